@@ -1,0 +1,117 @@
+"""Digests: sha256 of canonical JSON, of files (holes are not read) and of directory trees.
+
+No path, owner or time enters a digest: two checkouts in two directories have equal digests.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from io import FileIO
+from pathlib import Path
+from typing import NewType
+
+Sha256 = NewType("Sha256", str)
+"""64 lower-case hexadecimal digits."""
+
+Key = NewType("Key", str)
+"""The sha256 over all that a step is given; names its entry in the store."""
+
+_BLOCK = 1 << 20
+_ZEROS = bytes(_BLOCK)
+
+
+def canonical_json(value: object) -> bytes:
+    """The one spelling of JSON data: sorted keys, no white space, UTF-8."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def of_bytes(data: bytes) -> Sha256:
+    """The sha256 of some bytes."""
+    return Sha256(hashlib.sha256(data).hexdigest())
+
+
+def of_json(value: object) -> Sha256:
+    """The sha256 of the canonical JSON of `value`."""
+    return of_bytes(canonical_json(value))
+
+
+def of_file(path: Path) -> Sha256:
+    """The sha256 of a file's content, as sha256sum prints it; holes are hashed but never read."""
+    sha = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        at = 0
+        for start, end in _extents(file, size):
+            _hash_zeros(sha, start - at)
+            file.seek(start)
+            while start < end:
+                block = file.read(min(_BLOCK, end - start))
+                if not block:
+                    break
+                sha.update(block)
+                start += len(block)
+            at = end
+        _hash_zeros(sha, size - at)
+    return Sha256(sha.hexdigest())
+
+
+_immutable: dict[tuple[int, int, int, int], Sha256] = {}
+
+
+def of_immutable_file(path: Path) -> Sha256:
+    """As `of_file`, for files that nobody writes to any more: a hard link of a known one is not read again.
+
+    Only for what lies in the store or is about to: a sparse image of some GiB is hashed once in a build,
+    not once for each entry that it is linked into.
+    """
+    info = path.stat()
+    key = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+    if key not in _immutable:
+        _immutable[key] = of_file(path)
+    return _immutable[key]
+
+
+def of_tree(path: Path) -> Sha256:
+    """The digest of a directory: names, content, symlink targets and executable bits; `.git` is left out."""
+    rows: list[tuple[str, str, str]] = []
+    for root, dirs, files in os.walk(path):
+        dirs[:] = sorted(name for name in dirs if name != ".git")
+        for name in sorted([*files, *dirs]):
+            entry = Path(root, name)
+            relative = entry.relative_to(path).as_posix()
+            mode = entry.lstat().st_mode
+            if stat.S_ISLNK(mode):
+                rows.append((relative, "link", os.readlink(entry)))
+            elif stat.S_ISDIR(mode):
+                rows.append((relative, "dir", ""))
+            elif stat.S_ISREG(mode):
+                kind = "exec" if mode & 0o100 else "file"
+                rows.append((relative, kind, of_file(entry)))
+    return of_json(sorted(rows))
+
+
+def _extents(file: FileIO, size: int) -> Iterator[tuple[int, int]]:
+    """The (start, end) byte ranges of a file that hold data; the whole file where holes are unknown."""
+    fd = file.fileno()
+    at = 0
+    while at < size:
+        try:
+            start = os.lseek(fd, at, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return
+            yield at, size
+            return
+        at = os.lseek(fd, start, os.SEEK_HOLE)
+        yield start, at
+
+
+def _hash_zeros(sha: hashlib._Hash, count: int) -> None:
+    while count > 0:
+        sha.update(_ZEROS[:count] if count < _BLOCK else _ZEROS)
+        count -= _BLOCK

@@ -1,0 +1,73 @@
+"""Spec of the image steps: a root file system's tar (or nothing, for a data disk) becomes a disk image."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from umlbuild.specs.model import Model, Spec
+
+
+class Need(Model):
+    """How large a file system must be for its content:
+
+    fixed + (whole blocks of the content + inodes · inode) · (1 + per_mille / 1000).
+    """
+
+    fixed: int
+    """Bytes of journal, superblocks and the like."""
+    inode: int
+    """Bytes of metadata for each file."""
+    per_mille: int
+    """Growth for maps, trees and margins."""
+    least: int
+    """Bytes that the tool wants at least."""
+
+
+class Command(Model):
+    """One program of the tools entry. The stage fills in {image}, {tar}, {protofile}, {fixups}, {uuid},
+    {epoch}, {inodes} and {work}.
+    """
+
+    argv: tuple[str, ...]
+    stdin: Literal["nothing", "tar", "fixups"] = "nothing"
+    silent: bool = False
+    """The program reports failures only by what it says (debugfs): any word of it is one."""
+
+    @property
+    def wants_fixups(self) -> bool:
+        """Whether it is left out when there is nothing to mend."""
+        return self.stdin == "fixups" or "{fixups}" in self.argv
+
+
+class ImageSpec(Spec):
+    """The image stage. Inputs `root` (entry with rootfs.tar; absent for an empty data disk) and `tools`
+    (entry of the tools stage with the programs below). Output: `root.img`, sparse, mode 0444, its mtime
+    made of its content (a COW file knows its backing file by size and mtime in seconds).
+    """
+
+    STAGE: ClassVar[str] = "image"
+
+    format: str
+    """Name of the image kind, for messages only."""
+    uuid: str
+    """Of the file system; derived from the recipe's name, so that it is stable."""
+    size: int | None
+    """Apparent bytes; None: what `need` says and `spare`, or what the commands make (squashfs, erofs)."""
+    need: Need | None = None
+    """For an automatic size; with a fixed one, to tell how much would have been enough."""
+    spare: int = 0
+    """Free bytes to add to an automatic size."""
+    populate: Literal["tar", "protofile", "empty"]
+    """How the commands get the content: the tar itself; an xfs {protofile} made of it; not at all."""
+    commands: tuple[Command, ...]
+    """Run in order; none leaves a raw disk of zeros."""
+    fixups: Literal["debugfs", "xfs_db"] | None = None
+    """The language of the {fixups}: what the first command leaves out of the content."""
+    files: tuple[tuple[str, str], ...] = ()
+    """(name, text) of files that the commands find in {work}."""
+    environment: tuple[tuple[str, str], ...] = ()
+    """(name, value) for the commands; {work} is filled in."""
+    preload: tuple[str, ...] = ()
+    """Libraries of the tools tree to preload into the commands."""
+    settle: Literal["btrfs"] | None = None
+    """A file system whose tool draws random identifiers that no option sets; the stage replaces them."""

@@ -1,0 +1,65 @@
+"""What every stage is handed besides its spec: where to work, what to log to, how to call programs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from umlbuild.errors import StepFailed
+from umlbuild.host import process
+
+
+@dataclass(frozen=True)
+class Context:
+    """One step's surroundings; none of it may shape the bytes of the output (it is not in the key)."""
+
+    work: Path
+    """A scratch directory, removed when the step ends."""
+    log: Path
+    """The step's log; programs append to it."""
+    sources: Mapping[str, Path] = field(default_factory=dict)
+    """The user's files and trees, and tarballs that lie on this machine, by digest."""
+    mirrors: Mapping[str, str] = field(default_factory=dict)
+    """Archive name ("debian", "security") → base URL, ending in "/"."""
+    downloads: Path | None = None
+    """Where fetched packages are kept for all recipes, `<sha256[:2]>/<sha256>.deb`; None: in `work`."""
+    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    note: Callable[[str], None] = lambda _text: None
+    """Tell the reporter what is going on (one short line, e.g. "12 of 125 packages")."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float = 3600,
+        cwd: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+        ok: Sequence[int] = (0,),
+    ) -> int:
+        """`process.run` with this step's log."""
+        return process.run(
+            argv, log=self.log, timeout_s=timeout_s, cwd=cwd, env=env, stdin=stdin, stdout=stdout, ok=ok
+        )
+
+    def pipeline(
+        self,
+        commands: Sequence[Sequence[str]],
+        *,
+        timeout_s: float = 3600,
+        cwd: Path | None = None,
+        stdin: Path | None = None,
+        stdout: Path | None = None,
+    ) -> None:
+        """`process.pipeline` with this step's log."""
+        process.pipeline(commands, log=self.log, timeout_s=timeout_s, cwd=cwd, stdin=stdin, stdout=stdout)
+
+    def source(self, digest: str, what: str) -> Path:
+        """The path of a user's file or tree by its digest. Raises: StepFailed if it is not there any more."""
+        try:
+            return self.sources[digest]
+        except KeyError:
+            raise StepFailed(f"{what}: the file with sha256 {digest} is not there any more") from None
