@@ -1,0 +1,17 @@
+"""What a kernel kind asks of Debian's archive; the resolver turns it into one pin. Pure."""
+
+from __future__ import annotations
+
+from umlbuild.specs.model import Model
+
+
+class PackageWish(Model):
+    """One package: by name, or the newest whose whole name matches a pattern."""
+
+    suite: str
+    package: str | None = None
+    """The exact name; None: the newest that `pattern` matches."""
+    pattern: str = ""
+    """Regular expression over whole package names."""
+    version: str | None = None
+    """The exact Debian version; None: the suite's newest."""
