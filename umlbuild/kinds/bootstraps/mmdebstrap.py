@@ -1,0 +1,49 @@
+"""`bootstrap = "mmdebstrap"` (the default): quick, and straight into a tar archive.
+
+    [rootfs]
+    bootstrap = "mmdebstrap"
+
+Source: mmdebstrap(1) 1.3.5: `--mode=unshare` as root enters own mount, pid, ipc and uts namespaces and
+makes no device nodes that it may not make; experiments A1 for `fakechroot`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from umlbuild.specs.model import Model
+from umlbuild.specs.rootfs import Method
+
+# bookworm has merged directories only if somebody merges them; usr-is-merged says (and checks) that it
+# was done, and spares usrmerge, which brings perl along. Later suites' base-files has the links itself.
+_MERGE = (
+    'case ",{packages}," in *,usr-is-merged,*) '
+    'for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d" && ln -s "usr/$d" "$1/$d"; done;; esac'
+)
+
+
+class Mmdebstrap(Model):
+    """mmdebstrap, which lets apt install into a directory or a tar archive."""
+
+    kind: Literal["mmdebstrap"] = "mmdebstrap"
+
+    def method(self, suite: str, architecture: str) -> Method:
+        """Its own choice by variant is left out: every package is named."""
+
+        def argv(mode: str) -> tuple[str, ...]:
+            return (
+                "mmdebstrap",
+                f"--mode={mode}",
+                "--variant=essential",
+                "--format=tar",
+                "--dpkgopt=force-unsafe-io",
+                f"--architectures={architecture}",
+                "--include={packages}",
+                f"--setup-hook={_MERGE}",
+                suite,
+                "{target}",
+                # copy: reads from outside, so nothing of the repository needs to be seen inside the root.
+                f"deb [trusted=yes] copy:{{repository}} {suite} main",
+            )
+
+        return Method(makes="tar", argv=argv("unshare"), fake_argv=argv("fakechroot"))

@@ -1,0 +1,135 @@
+"""Packages: fetch pinned .deb files, and lay a small Debian repository around them.
+
+The only stage of a root file system that uses the network. Each byte is checked against its pin, so the
+repository itself needs no signature. Downloads are shared by all recipes: a package is fetched once.
+
+Source: deb(5), Debian wiki RepositoryFormat; mmdebstrap and debootstrap both take this layout offline.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import os
+import shutil
+import tempfile
+import threading
+import urllib.parse
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from umlbuild import digest
+from umlbuild.errors import FetchError, StepFailed
+from umlbuild.host import fetch, process
+from umlbuild.specs.packages import DebPin, PackagesSpec
+from umlbuild.stages.context import Context
+
+_AT_ONCE = 8
+
+
+def run(spec: PackagesSpec, inputs: Mapping[str, Path], out: Path, context: Context) -> None:  # noqa: ARG001
+    """Fill `out/pool` and, if a suite is asked for, `out/dists`.
+
+    Raises: FetchError (gone, other bytes, no network), StepFailed (no mirror for an archive).
+    """
+    pool = out / "pool"
+    pool.mkdir()
+    names = [pin.filename for pin in spec.pins]
+    if len(set(names)) != len(names):
+        raise StepFailed("fetching packages: two pins have the same file name", "resolve the recipe anew")
+    _fetch_all(spec.pins, pool, context)
+    if spec.suite is not None:
+        _write_repository(spec, pool, out / "dists" / spec.suite)
+
+
+def _fetch_all(pins: tuple[DebPin, ...], pool: Path, context: Context) -> None:
+    downloads = context.downloads or context.work / "downloads"
+    count = 0
+    lock = threading.Lock()
+
+    def fetch_one(pin: DebPin) -> None:
+        nonlocal count
+        kept = downloads / pin.sha256[:2] / f"{pin.sha256}.deb"
+        if not _is_whole(kept, pin):
+            _download(pin, kept, context, session)
+        _link(kept, pool / pin.filename)
+        with lock:
+            count += 1
+            context.note(f"{count} of {len(pins)} packages")
+
+    # The large ones first: the last to end is then not one that has just begun.
+    in_order = sorted(pins, key=lambda pin: (-pin.size, pin.name))
+    with fetch.connections(_AT_ONCE) as session, ThreadPoolExecutor(_AT_ONCE) as threads:
+        rows = [threads.submit(fetch_one, pin) for pin in in_order]
+        try:
+            for row in rows:
+                row.result()
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _is_whole(kept: Path, pin: DebPin) -> bool:
+    """Whether a kept download is there with the right bytes (a disk may have damaged it since)."""
+    try:
+        return kept.stat().st_size == pin.size and digest.of_file(kept) == pin.sha256
+    except FileNotFoundError:
+        return False
+
+
+def _download(pin: DebPin, kept: Path, context: Context, session: fetch.Session) -> None:
+    base = context.mirrors.get(pin.archive)
+    if base is None:
+        raise StepFailed(
+            f"{pin.name} {pin.version}: no mirror is known for Debian's {pin.archive} archive",
+            "set UMLBUILD_SECURITY_MIRROR" if pin.archive == "security" else "set UMLBUILD_MIRROR",
+        )
+    url = base + urllib.parse.quote(pin.path, safe="/+~:")
+    try:
+        fetch.download(url, kept, sha256=pin.sha256, size=pin.size, session=session)
+    except FetchError as error:
+        if "answers 404" not in error.message:
+            raise
+        raise FetchError(
+            f"{pin.name} {pin.version}: the mirror does not have it any more ({url})",
+            "the lock is older than the mirror: resolve the recipe anew",
+        ) from error
+
+
+def _link(kept: Path, target: Path) -> None:
+    """A second name for the same file, or a copy where there cannot be one."""
+    try:
+        os.link(kept, target)
+    except OSError:
+        fd, name = tempfile.mkstemp(dir=target.parent)
+        os.close(fd)
+        shutil.copyfile(kept, name)
+        os.chmod(name, 0o644)
+        os.rename(name, target)
+
+
+def _write_repository(spec: PackagesSpec, pool: Path, suite: Path) -> None:
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        stanzas = list(threads.map(lambda pin: _stanza(pool / pin.filename, pin), spec.pins))
+    # debootstrap overlooks a last paragraph that no empty line follows.
+    packages = "".join(f"{stanza}\n" for stanza in stanzas).encode()
+    index = suite / "main" / f"binary-{spec.architecture}" / "Packages"
+    index.parent.mkdir(parents=True)
+    index.write_bytes(packages)
+    (suite / "Release").write_text(
+        "Origin: Debian\n"
+        "Label: Debian\n"
+        f"Suite: {spec.suite}\n"
+        f"Codename: {spec.suite}\n"
+        f"Date: {email.utils.formatdate(process.EPOCH, usegmt=True)}\n"
+        f"Architectures: {spec.architecture}\n"
+        "Components: main\n"
+        "SHA256:\n"
+        f" {digest.of_bytes(packages)} {len(packages)} {index.relative_to(suite)}\n"
+    )
+
+
+def _stanza(deb: Path, pin: DebPin) -> str:
+    """A package's paragraph in `Packages`: its own control file, and where it is."""
+    control = process.output(["dpkg-deb", "--field", str(deb)], timeout_s=60)
+    return f"{control.rstrip()}\nFilename: pool/{pin.filename}\nSize: {pin.size}\nSHA256: {pin.sha256}\n"
