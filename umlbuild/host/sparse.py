@@ -1,0 +1,111 @@
+"""Sparse files: measure them, copy them with their holes, link them where that is possible."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_BLOCK = 1 << 20
+_PAGE = 4096
+_ZEROS = bytes(_PAGE)
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
+"""FALLOC_FL_*. Source: fallocate(2)."""
+
+
+def used(path: Path) -> int:
+    """The bytes that a file occupies on the disk, as `du` counts them."""
+    return path.stat().st_blocks * 512
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file's content and keep its holes; `target` must not exist. Mode and mtime are kept too."""
+    with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
+        info = os.fstat(reader.fileno())
+        os.truncate(writer.fileno(), info.st_size)
+        at = 0
+        while (at := _next_data(reader.fileno(), at, info.st_size)) < info.st_size:
+            end = _next_hole(reader.fileno(), at, info.st_size)
+            while at < end:
+                block = os.pread(reader.fileno(), min(_BLOCK, end - at), at)
+                if not block:
+                    raise OSError(errno.EIO, f"{source} became shorter while it was copied")
+                _write_all(writer.fileno(), block, at)
+                at += len(block)
+        os.fchmod(writer.fileno(), info.st_mode & 0o7777)
+        os.fsync(writer.fileno())
+    os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns))
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """`target` as another name of `source`, or as a copy where that cannot be (another file system)."""
+    try:
+        os.link(source, target)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP):
+            raise
+        copy(source, target)
+
+
+def dig(path: Path) -> None:
+    """Give back every page of zeros, and space that is only reserved (`fallocate --dig-holes` keeps that).
+
+    Where the file system cannot, nothing happens.
+    """
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    with path.open("r+b", buffering=0) as file:
+        os.fsync(file.fileno())  # delayed allocation would hide what is there
+        for start, end in list(_empty_ranges(file.fileno(), os.fstat(file.fileno()).st_size)):
+            if fallocate(file.fileno(), _KEEP_SIZE | _PUNCH_HOLE, start, end - start) != 0:
+                return
+
+
+def _empty_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+    """The ranges of whole pages that read as zeros, neighbours joined."""
+    at = start = 0  # [start, at) reads as zeros
+    while at < size:
+        data = _next_data(fd, at, size)
+        if data == size:
+            break
+        end = _next_hole(fd, data, size)
+        at = max(at, data // _PAGE * _PAGE)
+        while at < end:
+            block = os.pread(fd, _BLOCK, at)
+            if not block:  # it became shorter meanwhile
+                return
+            for offset in range(0, len(block), _PAGE):
+                if block[offset : offset + _PAGE] == _ZEROS:
+                    continue
+                if at + offset > start:
+                    yield start, at + offset
+                start = at + offset + _PAGE
+            at += len(block)
+    if start < size // _PAGE * _PAGE:
+        yield start, size // _PAGE * _PAGE
+
+
+def _next_data(fd: int, at: int, size: int) -> int:
+    """Where data begins at or after `at`; `size` if there is only a hole."""
+    try:
+        return os.lseek(fd, at, os.SEEK_DATA) if at < size else size
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return size
+        return at  # holes are unknown here: all is data
+
+
+def _next_hole(fd: int, at: int, size: int) -> int:
+    try:
+        return os.lseek(fd, at, os.SEEK_HOLE)
+    except OSError:
+        return size
+
+
+def _write_all(fd: int, block: bytes, at: int) -> None:
+    view = memoryview(block)
+    while view:
+        count = os.pwrite(fd, view, at)
+        view, at = view[count:], at + count

@@ -1,0 +1,169 @@
+"""Image: write a file system from a tar (or empty) with the programs of the tools entry.
+
+No root, mount, loop device or namespace: the programs take the tar, or a prototype made of it, and owners,
+modes and attributes come from there. The result is sparse, read-only, and the same whoever makes it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from umlbuild import digest
+from umlbuild.errors import StepFailed, ToolFailed, UserError
+from umlbuild.host import btrfs, content, debugfs, protofile, sparse, tarball, tooltree
+from umlbuild.host.process import EPOCH
+from umlbuild.host.tarball import Member
+from umlbuild.kinds.size import about
+from umlbuild.specs.image import Command, ImageSpec
+from umlbuild.stages.context import Context
+
+IMAGE = "root.img"
+ROOT_TAR = "rootfs.tar"
+_TIMEOUT_S = 3600
+_MIB = 1 << 20
+_BYTES_PER_INODE = 16384
+_PAD = 4096
+"""squashfs and erofs end at a multiple of it; UML rounds a disk up to 512 bytes."""
+
+
+class ImageTooSmall(UserError):
+    """The size in the recipe holds less than the root file system."""
+
+    def __init__(self, size: int, members: Sequence[Member], enough: int) -> None:
+        self.size = size
+        self.enough = enough
+        self.largest = content.largest(members)
+        message = (
+            f"image.size = {about(size)} is smaller than its content "
+            f"(about {about(content.size_of(members))}): use at least {about(enough)}"
+        )
+        rows = [f"  {about(count):>6}  {path}" for path, count in self.largest if count]
+        super().__init__(
+            "\n".join([message, "what takes most:", *rows]),
+            f'image.size = "{about(enough)}", or leave packages and files out',
+        )
+
+
+def run(spec: ImageSpec, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
+    """Write `out/root.img`. Raises: ImageTooSmall, ToolFailed, StepFailed."""
+    image = out / IMAGE
+    tar = inputs["root"] / ROOT_TAR if spec.populate != "empty" else None
+    members = tarball.read(tar) if tar is not None else []
+    size = _size(spec, members)
+    if size is not None:
+        with image.open("xb") as file:
+            os.truncate(file.fileno(), size)
+    words = {
+        "image": str(image),
+        "tar": str(tar),
+        "uuid": spec.uuid,
+        "epoch": str(EPOCH),
+        "inodes": str(_inodes(size or 0, members)),
+        "work": str(context.work),
+    }
+    for name, text in spec.files:
+        (context.work / name).write_text(text)
+    cwd, fixups = _prepare(spec, members, words, context)
+    environment = {name: _filled(value, words) for name, value in spec.environment}
+    try:
+        for command in spec.commands:
+            if command.wants_fixups and fixups is None:
+                continue
+            stdin = {"nothing": None, "tar": tar, "fixups": fixups}[command.stdin]
+            start = tooltree.tool_argv(inputs["tools"], command.argv[0], preload=spec.preload)
+            argv = [*start, *(_filled(word, words) for word in command.argv[1:])]
+            _run(command, argv, context, cwd=cwd, env=environment, stdin=stdin)
+    except ToolFailed as error:
+        if size is not None and members and size < (enough := _enough(spec, members)):
+            raise ImageTooSmall(size, members, enough) from error
+        raise
+    if spec.settle == "btrfs":
+        btrfs.settle(image, spec.uuid)
+    _finish(image)
+
+
+def _size(spec: ImageSpec, members: Sequence[Member]) -> int | None:
+    """Bytes that the image is made long before the commands; None if they make it themselves."""
+    if spec.size is not None:
+        if members and spec.size < content.size_of(members):
+            raise ImageTooSmall(spec.size, members, _enough(spec, members))
+        return spec.size
+    return _enough(spec, members) + spec.spare if spec.need is not None else None
+
+
+def _enough(spec: ImageSpec, members: Sequence[Member]) -> int:
+    """Bytes in which the content certainly fits, in whole MiB."""
+    need = spec.need
+    assert need is not None, "a format with a size says what it needs"
+    inner = content.size_of(members) + content.inodes_of(members) * need.inode
+    size = max(need.fixed + inner * (1000 + need.per_mille) // 1000, need.least)
+    return -(-size // _MIB) * _MIB
+
+
+def _inodes(size: int, members: Sequence[Member]) -> int:
+    """One inode for each 16 KiB, and a quarter more than there are files now: small images need their own."""
+    now = content.inodes_of(members)
+    return max(size // _BYTES_PER_INODE, now + now // 4 + 256)
+
+
+def _prepare(
+    spec: ImageSpec, members: Sequence[Member], words: dict[str, str], context: Context
+) -> tuple[Path, Path | None]:
+    """Write what the commands read besides the tar; returns (their directory, the fixups if any)."""
+    fixups: Path | None = None
+    cwd = context.work
+    if spec.populate == "protofile":
+        context.note("unpacking")
+        prototype = protofile.write(members, context.work / "content")
+        for lost in prototype.left_out:
+            with context.log.open("a") as log:
+                log.write(f"{spec.format}: left out: {lost}\n")
+        words["protofile"] = prototype.path.name
+        cwd, fixups = prototype.path.parent, prototype.fixups
+    elif spec.fixups == "debugfs":
+        fixups = debugfs.write_script(members, context.work)
+    words["fixups"] = str(fixups)
+    return cwd, fixups
+
+
+def _run(
+    command: Command, argv: Sequence[str], context: Context, *,
+    cwd: Path, env: Mapping[str, str], stdin: Path | None,
+) -> None:  # fmt: skip
+    program = command.argv[0]
+    context.note(program)
+    before = context.log.stat().st_size if context.log.exists() else 0
+    context.run(argv, cwd=cwd, env=env, stdin=stdin, timeout_s=_TIMEOUT_S,
+                stdout=context.work / "stdout" if command.silent else None)  # fmt: skip
+    if command.silent:
+        with context.log.open("rb") as log:
+            log.seek(before)
+            said = log.read().decode(errors="replace").splitlines()
+        # The first line is the command's own, the second its version.
+        complaints = [line for line in said if not line.startswith(("+ ", f"{program} "))]
+        if complaints:
+            raise StepFailed(f"writing the image: {program} says: {complaints[0]}")
+
+
+def _filled(word: str, words: Mapping[str, str]) -> str:
+    for name, value in words.items():
+        word = word.replace(f"{{{name}}}", value)
+    return word
+
+
+def _finish(image: Path) -> None:
+    """Holes where zeros are, mode, and an mtime that only this content has."""
+    sparse.dig(image)
+    size = image.stat().st_size
+    if size % _PAD:
+        os.truncate(image, size + -size % _PAD)
+    stamp = mtime_of(digest.of_file(image))
+    image.chmod(0o444)
+    os.utime(image, (stamp, stamp))
+
+
+def mtime_of(sha256: str) -> int:
+    """Seconds: the epoch and 24 bits of the content's digest."""
+    return EPOCH + int(sha256[:6], 16)
