@@ -1,0 +1,72 @@
+"""Renders the text of a bundle's launcher: the template with one line replaced by shell assignments. Pure."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable
+from importlib import resources
+
+from umlbuild.specs.launch import Disk, LaunchSettings
+
+MARK = "#@SETTINGS@\n"
+
+
+def template() -> str:
+    """The launcher's text before its settings are filled in."""
+    return (resources.files("umlbuild.launcher") / "run.sh").read_text()
+
+
+def render(settings: LaunchSettings) -> str:
+    """The whole text of `run`."""
+    before, mark, after = template().partition(MARK)
+    assert mark and MARK not in after
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in _assignments(settings)]
+    return before + "".join(lines) + after
+
+
+def kernel_words(settings: LaunchSettings) -> tuple[list[str], list[str]]:
+    """The kernel's words, and what comes after them: "--" with init's arguments, or nothing.
+
+    UML appends `root=98:0` and `console=tty0` at the very end where they are missing, even after "--", and there
+    they would be init's. Source: arch/um/kernel/um_arch.c (linux_main).
+    """
+    words = list(settings.cmdline)
+    at = words.index("--") if "--" in words else len(words)
+    words, rest = words[:at], words[at:]
+    for name, default in (("root", "/dev/ubda"), ("console", "tty0")):
+        if not any(word.startswith(f"{name}=") for word in words):
+            words.insert(0, f"{name}={default}")
+    return words, rest
+
+
+def _assignments(settings: LaunchSettings) -> list[tuple[str, str]]:
+    words, rest = kernel_words(settings)
+    return [
+        ("NAME", settings.name),
+        ("IMAGE_ID", settings.image_id),
+        ("IMAGE_MTIME", str(settings.image_mtime)),
+        ("IMAGE_SIZE", str(settings.image_size)),
+        ("MEMORY_MIB", str(settings.memory_mib)),
+        ("KERNEL_VERSION", settings.kernel_version),
+        ("CMDLINE", _evaluated(words)),
+        ("INIT_ARGS", _evaluated(rest)),
+        ("DISKS", " ".join(map(_disk, settings.disks))),
+        ("ROOT_READ_ONLY", _flag(settings.root_read_only)),
+        ("SETARCH", _flag(settings.setarch)),
+        ("EPHEMERAL", _flag(settings.state == "ephemeral")),
+        ("TIMEOUT_S", "" if settings.timeout_s is None else str(settings.timeout_s)),
+    ]
+
+
+def _evaluated(words: Iterable[str]) -> str:
+    """A list in a variable: the launcher evals it, so each word is quoted on its own."""
+    return " ".join(map(shlex.quote, words))
+
+
+def _disk(disk: Disk) -> str:
+    flags = disk.flags if "d" in disk.flags else disk.flags + "d"
+    return f"{disk.unit}:{disk.file}:{'copy' if disk.copy_on_start else 'shared'}:{disk.id}:{flags}"
+
+
+def _flag(value: bool) -> str:
+    return "1" if value else ""
