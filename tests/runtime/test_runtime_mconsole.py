@@ -1,0 +1,109 @@
+"""mconsole's datagrams, and the client against a console that lies, is slow or silent."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from umlbuild.runtime import mconsole
+from umlbuild.runtime.mconsole import (
+    Kind,
+    MconsoleError,
+    Notices,
+    Notification,
+    Reply,
+    parse_notification,
+    parse_reply,
+    request_of,
+)
+
+
+@given(st.binary(max_size=600))
+def test_any_bytes_are_parsed_or_refused(packet: bytes) -> None:
+    reply = parse_reply(packet)
+    assert reply is None or len(reply.text) <= len(packet) - 12
+    parse_notification(packet)
+
+
+@given(st.integers(-200, 1), st.booleans(), st.binary(max_size=500).filter(lambda text: not text.endswith(b"\0")))
+def test_reply_comes_back(error: int, more: bool, text: bytes) -> None:
+    packet = struct.pack("=iII", error, more, len(text) + 1) + text + b"\0"
+    assert parse_reply(packet) == Reply(error, more, text)
+    assert parse_reply(packet[:-2]) is None or not text  # cut off
+
+
+@given(st.sampled_from(Kind), st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=99))
+def test_notification_comes_back(kind: Kind, text: str) -> None:
+    data = text.encode() + b"\0"
+    packet = struct.pack("=IIiI", mconsole.MAGIC, 2, kind, len(data)) + data
+    assert parse_notification(packet) == Notification(kind, text)
+    assert parse_notification(b"\0" + packet) is None
+
+
+def test_long_commands_are_refused() -> None:
+    assert request_of("x" * 511).endswith(b"x")
+    with pytest.raises(MconsoleError, match="512 bytes"):
+        request_of("x" * 512)
+
+
+@contextlib.contextmanager
+def console(path: Path, answers: Callable[[bytes], list[bytes]]) -> Iterator[None]:
+    """A fake UML that answers one request with these datagrams."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.bind(str(path))
+        server.settimeout(5)
+
+        def serve() -> None:
+            request, client = server.recvfrom(4096)
+            for packet in answers(request):
+                server.sendto(packet, client)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        yield
+        thread.join()
+
+
+def packet(error: int, more: int, text: bytes) -> bytes:
+    return struct.pack("=iII", error, more, len(text) + 1) + text + b"\0"
+
+
+def test_pieces_are_joined_and_garbage_is_skipped(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    with console(path, lambda _: [packet(0, 1, b"one "), b"junk", packet(0, 0, b"two")]):
+        assert mconsole.ask(path, "help") == "one two"
+    assert [p.name for p in tmp_path.iterdir()] == ["m"]  # our own socket is gone
+
+
+def test_an_error_is_raised(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    with console(path, lambda _: [packet(1, 0, b"Unknown command\n")]), pytest.raises(MconsoleError) as caught:
+        mconsole.ask(path, "frobnicate")
+    assert caught.value.message == "mconsole frobnicate: Unknown command"
+
+
+def test_silence_has_an_end(tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    with console(path, lambda _: []), pytest.raises(MconsoleError, match=r"no answer within 0\.3 s"):
+        mconsole.ask(path, "version", 0.3)
+    with pytest.raises(MconsoleError, match="No such file"):
+        mconsole.ask(tmp_path / "absent", "version", 0.3)
+
+
+def test_notices_drop_garbage(tmp_path: Path) -> None:
+    notices = Notices(tmp_path / "n")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+        for data in (b"junk", struct.pack("=IIiI", mconsole.MAGIC, 2, 3, 6) + b"ready\0"):
+            sender.sendto(data, str(tmp_path / "n"))
+    assert notices.read() == Notification(Kind.USER, "ready")
+    assert notices.read() is None
+    notices.close()
+    assert not list(tmp_path.iterdir())
