@@ -1,0 +1,164 @@
+"""Keys: golden, the same in every directory, and moved by exactly the steps that an edit concerns."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from umlbuild.host.files import Files
+from umlbuild.lock import Lock
+from umlbuild.plan.bundle import Plan, plan_of
+from umlbuild.plan.wishes import wishes_of
+from umlbuild.recipe.load import merged, parse
+from umlbuild.specs.packages import DebPin
+
+GOLDEN = Path(__file__).parent / "golden-keys.json"
+
+BASE: dict[str, Any] = {
+    "format": 1,
+    "name": "demo",
+    "kernel": {"source": {"kind": "debian", "suite": "trixie-backports"}, "options": {"DUMMY": "m"}},
+    "rootfs": {"packages": ["nftables"], "files": [{"path": "/etc/x", "source": "x"}]},
+    "image": {"kind": "ext4", "size": "1G"},
+    "launch": {"memory": "128M"},
+}
+
+
+def pin(name: str, version: str = "1.0-1") -> DebPin:
+    path = f"pool/main/{name[0]}/{name}/{name}_{version}_amd64.deb"
+    return DebPin(name=name, version=version, architecture="amd64", size=1000, sha256="ab" * 32, path=path)
+
+
+LOCK = Lock(
+    asked="x",
+    kernel=(pin("linux-source-7.3", "7.3.4-1"),),
+    rootfs=(pin("bash"), pin("nftables")),
+    tools=(pin("e2fsprogs"),),
+)
+
+
+def identity(program: str) -> str:
+    return f"{program} 1.0"
+
+
+def plan(directory: Path, change: Mapping[str, Any] | None = None, lock: Lock = LOCK) -> Plan:
+    directory.mkdir(parents=True, exist_ok=True)
+    file = directory / "x"
+    if not file.exists():
+        file.write_text("content\n")
+    recipe = parse(merged(BASE, change or {}), "demo.toml")
+    files = Files(directory, "demo.toml")
+    made = plan_of(recipe, lock, files, identity, path=directory / "demo.toml", mirrors={})
+    assert files.problems == []
+    return made
+
+
+def keys_of(made: Plan) -> dict[str, str]:
+    return {f"{step.stage}: {step.label}": step.key for step in made.bundle.walk()}
+
+
+def test_golden_keys(tmp_path: Path, update_golden: bool) -> None:
+    """A key that moved means other bytes for the same recipe: intended? `pytest --update-golden`."""
+    found = keys_of(plan(tmp_path))
+    if update_golden:
+        GOLDEN.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+    assert found == json.loads(GOLDEN.read_text())
+
+
+def test_two_directories_have_equal_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = keys_of(plan(tmp_path / "a"))
+    for name, value in (("TZ", "Asia/Tokyo"), ("LC_ALL", "de_DE.UTF-8"), ("USER", "bob"), ("HOME", "/x")):
+        monkeypatch.setenv(name, value)
+    assert keys_of(plan(tmp_path / "other" / "place")) == first
+
+
+@pytest.mark.parametrize(
+    ("change", "moved"),
+    [
+        ({"rootfs": {"hostname": "other"}}, {"configure", "image", "bundle"}),
+        ({"launch": {"memory": "256M"}}, {"bundle"}),
+        ({"image": {"size": "2G"}}, {"image", "bundle"}),
+        ({"kernel": {"options": {"DUMMY": "m", "VETH": True}}},
+         {"kernel_config", "kernel", "configure", "image", "bundle"}),
+        ({"rootfs": {"users": [{"name": "root", "password_hash": "$y$j9T$abc"}]}}, {"configure", "image", "bundle"}),
+        ({"rootfs": {"packages": ["nftables", "vim"]}}, {"rootfs", "configure", "image", "bundle"}),
+        ({"rootfs": {"bootstrap": {"kind": "debootstrap"}}}, {"rootfs", "configure", "image", "bundle"}),
+        ({"network": [{"transport": {"kind": "tap", "ifname": "tap0"}}]},
+         {"kernel_config", "kernel", "rootfs", "configure", "image", "bundle"}),
+    ],
+)  # fmt: skip
+def test_an_edit_moves_only_its_steps(tmp_path: Path, change: dict[str, Any], moved: set[str]) -> None:
+    def stages(made: Plan) -> dict[str, list[str]]:
+        rows: dict[str, list[str]] = {}
+        for step in made.bundle.walk():
+            rows.setdefault(step.stage, []).append(step.key)
+        return rows
+
+    before, after = stages(plan(tmp_path)), stages(plan(tmp_path, change))
+    assert {stage for stage in after if before.get(stage) != after[stage]} == moved
+
+
+def test_a_files_bytes_are_in_the_key_and_its_name_is_not(tmp_path: Path) -> None:
+    before = plan(tmp_path / "a").bundle.key
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x").write_text("other\n")
+    assert plan(tmp_path / "b").bundle.key != before
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "y").write_text("content\n")
+    renamed = {"rootfs": {"files": [{"path": "/etc/x", "source": "y"}]}}
+    changed = {s.stage for s in plan(tmp_path / "c", renamed).bundle.walk()} - {"bundle"}
+    same = {s.stage: s.key for s in plan(tmp_path / "a").bundle.walk()}
+    assert all(s.key == same[s.stage] for s in plan(tmp_path / "c", renamed).bundle.walk()
+               if s.stage in changed - {"packages"})  # fmt: skip
+
+
+def test_the_compiler_is_in_the_kernels_key(tmp_path: Path) -> None:
+    recipe = parse(dict(BASE), "demo.toml")
+    (tmp_path / "x").write_text("content\n")
+
+    def kernel_key(version: str) -> str:
+        files = Files(tmp_path, "demo.toml")
+        made = plan_of(recipe, LOCK, files, lambda p: f"{p} {version}", path=tmp_path / "d", mirrors={})
+        return made.parts["kernel"].key
+
+    assert kernel_key("12") != kernel_key("13")
+
+
+def test_missing_files_are_told_all_at_once(tmp_path: Path) -> None:
+    change = {"kernel": {"config": ["no.config"], "patches": ["no.patch"]},
+              "rootfs": {"files": [{"path": "/a", "source": "nope"}]}}  # fmt: skip
+    files = Files(tmp_path, "demo.toml")
+    plan_of(parse(merged(BASE, change), "demo.toml"), LOCK, files, identity, path=tmp_path / "d", mirrors={})
+    assert [problem.split(": ")[1] for problem in files.problems] == [
+        "kernel.patches[0]", "kernel.config[0]", "rootfs.files[0].source",
+    ]  # fmt: skip
+
+
+def test_passwords_come_from_files_and_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hash_of(user: dict[str, str]) -> tuple[str, list[str]]:
+        (tmp_path / "x").write_text("")
+        files = Files(tmp_path, "demo.toml")
+        change = {"rootfs": {"users": [{"name": "root", **user}]}}
+        made = plan_of(parse(merged(BASE, change), "demo.toml"), LOCK, files, identity,
+                       path=tmp_path / "d", mirrors={})  # fmt: skip
+        assert "$y$" not in made.bundle.spec.model_dump_json()
+        spec: Any = made.parts["rootfs"].spec
+        return spec.users[0].password_hash, files.problems
+
+    (tmp_path / "hash").write_text("$y$j9T$abc\n")
+    assert hash_of({"password_file": "hash"}) == ("$y$j9T$abc", [])
+    monkeypatch.setenv("ROOT_HASH", "$y$j9T$def")
+    assert hash_of({"password_env": "ROOT_HASH"}) == ("$y$j9T$def", [])
+    (tmp_path / "hash").write_text("secret\n")
+    assert "is no hash of crypt(5)" in hash_of({"password_file": "hash"})[1][0]
+    assert "UNSET_ONE is not set" in hash_of({"password_env": "UNSET_ONE"})[1][0]
+
+
+def test_the_lock_answers_only_its_own_questions() -> None:
+    asked = wishes_of(parse(dict(BASE), "demo.toml")).asked()
+    assert wishes_of(parse(merged(BASE, {"rootfs": {"hostname": "b"}}), "demo.toml")).asked() == asked
+    assert wishes_of(parse(merged(BASE, {"rootfs": {"packages": ["vim"]}}), "demo.toml")).asked() != asked

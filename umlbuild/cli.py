@@ -1,0 +1,69 @@
+"""`umlbuild VERB`: what is not a build task. The only place that ends the process.
+
+Exit codes: 0 ok · 1 a step failed · 2 recipe, lock, usage or host problem · 3 a bug · 130/143 ended by a
+signal; `run` and `exec` give the machine's own (see their --help).
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from umlbuild import __version__
+from umlbuild.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run one verb and end the process with its exit code."""
+    sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def run(argv: list[str]) -> int:
+    """Run one verb; the exit code."""
+    if argv[:1] and argv[0] in ("build", "kernel", "rootfs", "image", "list", "clean"):
+        from umlbuild.tasks import main as run_tasks
+
+        return run_tasks(argv)
+    try:
+        options = _parser().parse_args(argv)
+        return int(options.verb(options))
+    except UserError as error:
+        print(f"umlbuild: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 0  # the reader has seen enough
+    except Exception:
+        traceback.print_exc()
+        print("umlbuild: this is a bug in umlbuild; please report the lines above", file=sys.stderr)
+        return 3
+
+
+def _parser() -> argparse.ArgumentParser:
+    from umlbuild import cli_machine
+
+    parser = argparse.ArgumentParser(prog="umlbuild", description=__doc__.split("\n")[0])
+    parser.add_argument("--version", action="version", version=f"umlbuild {__version__}")
+    verbs = parser.add_subparsers(required=True, metavar="VERB")
+    show = verbs.add_parser("show", help="the effective recipe, the plan and the kernel's symbols")
+    show.add_argument("recipe", help="a recipe's name or path")
+    show.set_defaults(verb=_show)
+    verbs.add_parser("build", help="as `doit build recipe=…`, in any directory: umlbuild build recipe=…")
+    cli_machine.add_parsers(verbs)
+    return parser
+
+
+def _show(options: argparse.Namespace) -> int:
+    from umlbuild import show
+
+    for path in show.found(options.recipe, Path.cwd()):
+        print(show.text_of(path, Path.cwd()))
+    return 0
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What an init is told about the machine, and what every init's model can do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from umlbuild.kinds.contribution import Contribution
+
+
+@dataclass(frozen=True)
+class Guest:
+    """The parts of a recipe that an init wires up."""
+
+    modules: tuple[str, ...] = ()
+    """Kernel modules to load at boot, in order."""
+    lock_modules: bool = True
+    """Whether module loading goes off after that."""
+    autologin: str | None = None
+    """The user who is logged in on the launcher's terminal without a password; None: a login prompt."""
+    has_network: bool = False
+    """Whether there are interfaces to bring up."""
+    is_bare: bool = False
+    """Whether the root has only the packages that are named (bootstrap = "extract"): not even a shell."""
+
+
+class Init(Protocol):
+    """One init system."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in recipes."""
+        ...
+
+    @property
+    def program(self) -> str:
+        """The path that the kernel (or the overlay script) executes as process 1."""
+        ...
+
+    def contribute(self, guest: Guest) -> Contribution:
+        """Packages, Kconfig symbols, files and services that it needs."""
+        ...

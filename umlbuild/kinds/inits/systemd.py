@@ -1,0 +1,75 @@
+"""`init = "systemd"`: Debian's own; services, journal, everything a Debian user expects.
+
+A login prompt is on tty1, which is the launcher's terminal; the kernel's and systemd's messages go to
+tty0, the launcher's standard error. No other line has a getty.
+
+    [rootfs]
+    init = "systemd"
+
+Source: uml-facts 6.3 (getty@tty1 starts by itself, tty0 never gets one); systemd-getty-generator(8).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from umlbuild.kinds import symbols
+from umlbuild.kinds.contribution import Contribution
+from umlbuild.kinds.inits import guest as shared
+from umlbuild.kinds.inits.base import Guest
+from umlbuild.specs.model import Model
+from umlbuild.specs.rootfs import Entry
+
+_AGENT_UNIT = f"""\
+[Unit]
+Description=Commands from the host over a serial line
+ConditionKernelCommandLine=umlbuild.agent
+
+[Service]
+ExecStart={shared.LIB}/agent
+StandardInput=null
+StandardOutput=journal
+Restart=on-failure
+RestartSec=1
+# Commands of the host may start daemons; they shall outlive a restart of the line's server.
+KillMode=process
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+_AUTOLOGIN = """\
+[Service]
+ExecStart=
+ExecStart=-/sbin/agetty --autologin {user} --noclear - $TERM
+"""
+
+
+class Systemd(Model):
+    """systemd as process 1."""
+
+    kind: Literal["systemd"] = "systemd"
+
+    @property
+    def program(self) -> str:
+        return "/sbin/init"
+
+    def contribute(self, guest: Guest) -> Contribution:
+        entries = [
+            shared.agent(),
+            Entry(path="/etc/systemd/system/umlbuild-agent.service", content=_AGENT_UNIT),
+            # Source: machine-id(5): empty gives the guest its own at first boot, without the presets of a
+            # "first boot", which would enable services that nobody asked for.
+            Entry(path="/etc/machine-id", content="", mode=0o444),
+        ]
+        entries += shared.module_entries(guest)
+        if guest.autologin:
+            path = "/etc/systemd/system/getty@tty1.service.d/autologin.conf"
+            entries.append(Entry(path=path, content=_AUTOLOGIN.format(user=guest.autologin)))
+        return Contribution(
+            kconfig=symbols.SYSTEMD,
+            optional_kconfig=symbols.SYSTEMD_OPTIONAL,
+            packages=("systemd-sysv", "udev", *shared.packages(guest)),
+            entries=tuple(entries),
+            enable=("umlbuild-agent.service",),
+        )

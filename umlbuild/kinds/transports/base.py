@@ -1,0 +1,18 @@
+"""What every transport's model can do."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from umlbuild.specs.model import Model
+
+
+class TransportModel(Model):
+    """One way for frames to leave UML."""
+
+    MINIMUM: ClassVar[tuple[int, int]] = (4, 20)
+    """The first kernel that has it."""
+
+    def options(self) -> tuple[tuple[str, str], ...]:
+        """Its own (option, value) pairs of `vecN:transport=…,`, in order."""
+        raise NotImplementedError

@@ -1,0 +1,30 @@
+"""`transport = { kind = "bess", dst = "/run/user/1000/net.sock" }`: a SOCK_SEQPACKET unix socket.
+
+Needs no privilege at all. `slirp4netns --target-type=bess SOCKET` answers there with DHCP, DNS and
+access to the outside; any program that speaks Ethernet frames over such a socket will do.
+
+Source: arch/um/drivers/vector_user.c user_init_unix_fds; uml-facts 2.2; experiments F.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from umlbuild.kinds.transports.base import TransportModel
+from umlbuild.kinds.transports.names import SocketPath
+
+
+class Bess(TransportModel):
+    """A unix socket that somebody listens on."""
+
+    kind: Literal["bess"] = "bess"
+    dst: SocketPath
+    """Where the other side listens; at most 107 bytes."""
+    src: SocketPath | None = None
+    """The path that this side binds, if the other wants to know it."""
+
+    def options(self) -> tuple[tuple[str, str], ...]:
+        pairs = [("dst", self.dst)]
+        if self.src:
+            pairs.append(("src", self.src))
+        return tuple(pairs)

@@ -1,0 +1,25 @@
+"""`transport = { kind = "tap", ifname = "tap0" }`: a tap interface of the host.
+
+The interface must exist and belong to the user who starts the machine
+(`ip tuntap add tap0 mode tap user NAME`): UML without a name and without privilege tries for ever.
+
+Source: arch/um/drivers/vector_user.c user_init_tap_fds; uml-facts 2.2.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from umlbuild.kinds.transports.base import TransportModel
+from umlbuild.kinds.transports.names import Ifname
+
+
+class Tap(TransportModel):
+    """A tap interface."""
+
+    kind: Literal["tap"] = "tap"
+    ifname: Ifname
+    """Name of the host's tap interface."""
+
+    def options(self) -> tuple[tuple[str, str], ...]:
+        return (("ifname", self.ifname),)

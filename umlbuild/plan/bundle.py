@@ -1,0 +1,83 @@
+"""The whole plan of a recipe: from its packages to its bundle. Pure and offline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from umlbuild.lock import Lock
+from umlbuild.plan import cmdline, machine
+from umlbuild.plan.image import disk_steps, image_step, tools_step
+from umlbuild.plan.inputs import Files, Identity
+from umlbuild.plan.kernel import kernel_step
+from umlbuild.plan.rootfs import rootfs_step
+from umlbuild.plan.step import Step
+from umlbuild.recipe import Recipe
+from umlbuild.specs.bundle import BundleSpec
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What there is to do for one recipe."""
+
+    name: str
+    """The recipe's."""
+    recipe: Recipe
+    recipe_path: Path
+    bundle: Step
+    """The last step; `bundle.walk()` gives all, inputs first."""
+    parts: Mapping[str, Step]
+    """ "kernel", "rootfs", "image", "bundle" → the last step of that part."""
+    mirrors: Mapping[str, str]
+    """Archive → base URL, for the steps that fetch."""
+
+
+def plan_of(
+    recipe: Recipe,
+    lock: Lock,
+    files: Files,
+    identity: Identity,
+    *,
+    path: Path,
+    mirrors: Mapping[str, str],
+) -> Plan:
+    """The plan; what could not be read is in `files.problems` afterwards. Raises: RecipeError, LockError."""
+    kernel = kernel_step(recipe, lock, files, identity)
+    root = rootfs_step(recipe, lock, files, identity, kernel)
+    tools = tools_step(recipe, lock)
+    image = image_step(recipe, root, tools)
+    words = cmdline.words_of(recipe, files.file)
+    spec = BundleSpec(
+        name=recipe.name,
+        launcher=machine.launcher_of(recipe, words),
+        cmdline=" ".join(words),
+        recipe=effective(recipe),
+    )
+    bundle = Step(
+        spec, f"bundle {recipe.name}", {"kernel": kernel, "image": image, **disk_steps(recipe, tools)}
+    )
+    parts = {"kernel": kernel, "rootfs": root, "image": image, "bundle": bundle}
+    return Plan(recipe.name, recipe, path, bundle, parts, mirrors)
+
+
+def effective(recipe: Recipe) -> str:
+    """The recipe as TOML with `extends` merged and all defaults, without password hashes."""
+    data = recipe.model_dump(mode="json", exclude_none=True)
+    for user in data["rootfs"]["users"]:
+        if "password_hash" in user:
+            user["password_hash"] = "(not shown)"
+    return tomli_w.dumps(_without_empty(data))
+
+
+def _without_empty(value: Any) -> Any:
+    """Data without empty lists and tables: they are defaults that say nothing."""
+    if isinstance(value, dict):
+        inner = {key: _without_empty(item) for key, item in value.items()}
+        return {key: item for key, item in inner.items() if item not in ({}, [])}
+    if isinstance(value, list):
+        return [_without_empty(item) for item in value]
+    return value

@@ -1,0 +1,44 @@
+"""The kernel command line that the recipe decides. Pure.
+
+The launcher adds what depends on the start: memory, ubd devices, consoles, directories, lpj.
+Source: uml-facts 1 (limits, root names) and 2.2 (vector options).
+"""
+
+from __future__ import annotations
+
+from umlbuild.errors import RecipeError
+from umlbuild.plan.guest import mac_of
+from umlbuild.plan.image import device_of, overlay_disk_of
+from umlbuild.recipe import Recipe
+
+LIMIT = 4096 - 1024
+"""COMMAND_LINE_SIZE of arch/um less what the launcher may add."""
+
+
+def words_of(recipe: Recipe, file: str) -> tuple[str, ...]:
+    """The words in order. Raises: RecipeError when UML could not carry them."""
+    image, init = recipe.image, recipe.rootfs.init
+    words = ["root=/dev/ubda", f"rootfstype={image.filesystem}"]
+    if image.read_only:
+        words += ["ro", "init=/usr/lib/umlbuild/overlay-init"]
+        overlay = device_of(len(recipe.disk)) if overlay_disk_of(recipe) else "tmpfs"
+        words += [f"umlbuild.overlay={overlay}", f"umlbuild.init={init.program}"]
+    else:
+        words += ["rw", f"init={init.program}"]
+        if image.root_flags:
+            words.append(f"rootflags={image.root_flags}")
+    words += [vector_of(recipe, number) for number in range(len(recipe.network))]
+    words += recipe.launch.cmdline
+    length = sum(len(word.encode()) + 1 for word in words)
+    if length > LIMIT:
+        raise RecipeError([f"{file}: launch.cmdline: {length} bytes of kernel command line; {LIMIT} are possible"])
+    return tuple(words)
+
+
+def vector_of(recipe: Recipe, number: int) -> str:
+    """`vecN:transport=…,…` of one interface. UML takes at most 20 options and checks nothing."""
+    net = recipe.network[number]
+    options = [("transport", net.transport.kind), *net.transport.options(), ("mac", mac_of(recipe, number))]
+    options += [("depth", str(net.depth)), ("mtu", str(net.mtu)), ("gro", "1" if net.gro else "0")]
+    assert len(options) <= 20
+    return f"vec{number}:" + ",".join(f"{name}={value}" for name, value in options)

@@ -1,0 +1,137 @@
+"""The steps of the root file system: packages, bootstrap, configuration. Pure."""
+
+from __future__ import annotations
+
+from umlbuild.lock import Lock
+from umlbuild.plan import guest
+from umlbuild.plan.contributions import contributions_of, has_modules, packages_of
+from umlbuild.plan.inputs import Files, Identity
+from umlbuild.plan.kernel import ARCHITECTURE
+from umlbuild.plan.step import Step
+from umlbuild.recipe import Recipe
+from umlbuild.recipe.rootfs import User as DeclaredUser
+from umlbuild.specs.packages import PackagesSpec
+from umlbuild.specs.rootfs import ConfigureSpec, Entry, RootfsSpec, Script, User
+
+TRIMMED = {
+    "docs": ("/usr/share/doc/*", "/usr/share/doc-base/*", "/usr/share/info/*", "/usr/share/lintian/*"),
+    "man": ("/usr/share/man/*", "/usr/share/groff/*"),
+    "locales": ("/usr/share/locale/*",),
+}
+"""What each word of `rootfs.trim` removes."""
+
+
+def rootfs_step(recipe: Recipe, lock: Lock, files: Files, identity: Identity, kernel: Step) -> Step:
+    """The step whose entry has the finished `rootfs.tar`."""
+    root = recipe.rootfs
+    extract = root.bootstrap.kind == "extract"
+    packages = Step(
+        PackagesSpec(suite=root.suite, architecture=ARCHITECTURE, pins=lock.rootfs),
+        f"{len(lock.rootfs)} packages of {root.suite}",
+    )
+    base = Step(
+        RootfsSpec(
+            bootstrap=root.bootstrap.kind,
+            method=root.bootstrap.method(root.suite, ARCHITECTURE),
+            suite=root.suite,
+            architecture=ARCHITECTURE,
+            variant="extract" if extract else root.variant,
+            include=packages_of(recipe),
+        ),
+        f"root file system of {root.suite} ({root.bootstrap.kind})",
+        {"packages": packages},
+        tools=() if extract else (identity(root.bootstrap.kind),),
+    )
+    return Step(
+        _configure_spec(recipe, files),
+        f"configuration of {recipe.name}",
+        {"rootfs": base, **({"modules": kernel} if has_modules(recipe) else {})},
+        sources=files.paths,
+    )
+
+
+def _configure_spec(recipe: Recipe, files: Files) -> ConfigureSpec:
+    root = recipe.rootfs
+    entries = [entry for _, c in contributions_of(recipe) for entry in c.entries]
+    entries += guest.entries_of(recipe)
+    entries += _declared(recipe, files)
+    enable = [name for _, c in contributions_of(recipe) for name in c.enable]
+    disable = [name for _, c in contributions_of(recipe) for name in c.disable]
+    return ConfigureSpec(
+        entries=tuple(entries),
+        remove=tuple(p for word in root.trim for p in TRIMMED[word]) + root.remove,
+        users=tuple(_user(user, files, n) for n, user in enumerate(root.users)),
+        scripts=(*_locale_script(recipe), *_scripts(recipe, files)),
+        enable=(*enable, *root.services.enable),
+        disable=(*disable, *root.services.disable),
+        init=root.init.kind,
+    )
+
+
+def _declared(recipe: Recipe, files: Files) -> list[Entry]:
+    """The recipe's own directories, files and symlinks."""
+    root = recipe.rootfs
+    entries = [
+        Entry(path=d.path, type="dir", mode=int(d.mode, 8), user=d.user, group=d.group)
+        for d in root.directories
+    ]  # fmt: skip
+    for number, file in enumerate(root.files):
+        source = None
+        if file.source is not None:
+            source = files.digest(file.source, f"rootfs.files[{number}].source")
+        entries.append(
+            Entry(
+                path=file.path, content=file.content, source=source, mode=int(file.mode, 8),
+                user=file.user, group=file.group,
+            )
+        )  # fmt: skip
+    entries += [Entry(path=s.path, type="symlink", target=s.target) for s in root.symlinks]
+    return entries
+
+
+def _user(user: DeclaredUser, files: Files, number: int) -> User:
+    """The account with its hash, wherever the recipe keeps it; locked without one."""
+    at = f"rootfs.users[{number}]"
+    given = user.password_hash
+    if user.password_file is not None:
+        given = files.text(user.password_file, f"{at}.password_file").strip()
+    elif user.password_env is not None:
+        given = files.secret(user.password_env, f"{at}.password_env").strip()
+    if given and not given.startswith("$"):
+        name = "password_file" if user.password_file else "password_env"
+        files.problems.append(
+            f"{files.file}: {at}.{name}: what it holds is no hash of crypt(5) (like $y$…; `mkpasswd` makes one)"
+        )
+    return User(
+        name=user.name,
+        uid=user.uid,
+        groups=user.groups,
+        shell=user.shell,
+        home=user.home,
+        password_hash=given or "!",
+        ssh_keys=user.ssh_keys,
+    )
+
+
+def _locale_script(recipe: Recipe) -> tuple[Script, ...]:
+    """The generation of a locale that is not built into the C library."""
+    locale = recipe.rootfs.locale
+    if locale == "C.UTF-8":
+        return ()
+    name, _, charset = locale.partition(".")
+    language, at, modifier = name.partition("@")
+    charset = charset or "UTF-8"
+    return (
+        Script(content=f"#!/bin/sh\nexec localedef -i {language}{at}{modifier} -f {charset} {locale}\n"),
+    )
+
+
+def _scripts(recipe: Recipe, files: Files) -> list[Script]:
+    scripts = []
+    for number, script in enumerate(recipe.rootfs.run):
+        text = script.content
+        if text is None:
+            assert script.source is not None
+            text = files.text(script.source, f"rootfs.run[{number}].source")
+        scripts.append(Script(content=text, network=script.network))
+    return scripts

@@ -1,0 +1,161 @@
+"""Combinations that cannot work, found before any work: each as `key.path: what is wrong`. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from umlbuild.kinds.images.readonly import ReadOnlyKind
+from umlbuild.kinds.size import bytes_of
+from umlbuild.recipe import Recipe
+
+MINIMUM_MEMORY = 32 << 20
+"""UML boots Debian's shell with 16 MiB; below 32 MiB nothing useful runs (uml-facts 1.3)."""
+
+_CMDLINE_OURS = ("ubd", "con", "ssl", "mem=", "umid=", "uml_dir=", "root=", "init=", "vec", "hostfs=",
+                 "mconsole=", "seccomp=", "ncpus=")  # fmt: skip
+"""Parameters that other fields of the recipe or the launcher set."""
+
+
+def problems(recipe: Recipe) -> list[str]:
+    """All of them, in the order of the recipe; [] for a recipe that can be built."""
+    return [
+        *_kernel(recipe),
+        *_rootfs(recipe),
+        *_paths(recipe),
+        *_disks(recipe),
+        *_network(recipe),
+        *_launch(recipe),
+    ]
+
+
+def _kernel(recipe: Recipe) -> Iterator[str]:
+    kernel = recipe.kernel
+    if kernel.source.kind == "prebuilt":
+        for name in ("config", "options", "patches"):
+            if getattr(kernel, name):
+                yield f"kernel.{name}: a prebuilt kernel cannot be configured or patched; use another source"
+        if kernel.base != "tinyconfig":
+            yield "kernel.base: a prebuilt kernel has its configuration already"
+    if kernel.modules and kernel.options.get("MODULES") in (False, "n"):
+        yield "kernel.modules: modules are asked for, but kernel.options.MODULES is off"
+    for name in kernel.options:
+        if name.startswith("CONFIG_"):
+            yield f"kernel.options.{name}: symbols are written without CONFIG_ ({name[7:]})"
+    yield from _twice("kernel.modules", kernel.modules)
+
+
+def _rootfs(recipe: Recipe) -> Iterator[str]:
+    root = recipe.rootfs
+    yield from _twice("rootfs.packages", root.packages)
+    yield from _twice("rootfs.users: name", [user.name for user in root.users])
+    yield from _twice("rootfs.users: uid", [user.uid for user in root.users if user.uid is not None])
+    for number, user in enumerate(root.users):
+        at = f"rootfs.users[{number}]"
+        given = [n for n in ("password_hash", "password_file", "password_env") if getattr(user, n) is not None]
+        if len(given) > 1:
+            yield f"{at}: {' and '.join(given)}: only one of them can be given"
+        if user.name == "root" and (user.uid is not None or user.home is not None):
+            yield f"{at}: root's uid and home are fixed"
+        if any("\n" in key for key in user.ssh_keys):
+            yield f"{at}.ssh_keys: each key is one line"
+    known = {"root", *(user.name for user in root.users)}
+    if root.autologin is not None and root.autologin not in known:
+        yield f"rootfs.autologin: there is no user {root.autologin!r} in rootfs.users"
+    if root.init.kind in ("busybox", "script"):
+        for name in ("enable", "disable"):
+            if getattr(root.services, name):
+                yield f"rootfs.services.{name}: init = {root.init.kind!r} has no services"
+    if root.init.kind == "script" and root.autologin is not None:
+        yield "rootfs.autologin: init = \"script\" has no login"
+    if root.bootstrap.kind == "extract":
+        if root.init.kind not in ("busybox", "script"):
+            yield (
+                f"rootfs.bootstrap: extract configures no packages, so init = {root.init.kind!r} cannot run; "
+                "use busybox or script"
+            )
+        if root.variant != "minbase":
+            yield "rootfs.variant: extract takes only the packages that are named"
+        if root.locale != "C.UTF-8":
+            yield "rootfs.locale: extract has no locales to generate"
+    for number, script in enumerate(root.run):
+        if (script.content is None) == (script.source is None):
+            yield f"rootfs.run[{number}]: needs either content or source"
+    for number, file in enumerate(root.files):
+        if (file.content is None) == (file.source is None):
+            yield f"rootfs.files[{number}]: needs either content or source"
+
+
+def _paths(recipe: Recipe) -> Iterator[str]:
+    """Two users of one path, and paths that are made from other fields."""
+    root = recipe.rootfs
+    owners: dict[str, str] = {
+        "/etc/fstab": "disks, tmpfs and image",
+        "/etc/hostname": "rootfs.hostname",
+        "/etc/hosts": "rootfs.hosts",
+        "/etc/network/interfaces": "network",
+        "/etc/localtime": "rootfs.timezone",
+    }
+    if not recipe.network:
+        del owners["/etc/network/interfaces"]
+    for field in ("files", "directories", "symlinks"):
+        for number, item in enumerate(getattr(root, field)):
+            at = f"rootfs.{field}[{number}]"
+            if item.path in owners:
+                yield f"{at}.path: {item.path} is made by {owners[item.path]} already"
+            owners.setdefault(item.path, at)
+    mounts: dict[str, str] = {"/": "image"}
+    for number, tmpfs in enumerate(root.tmpfs):
+        yield from _claim(mounts, tmpfs.path, f"rootfs.tmpfs[{number}].path")
+    for number, disk in enumerate(recipe.disk):
+        if disk.mount is not None:
+            yield from _claim(mounts, disk.mount, f"disk[{number}].mount")
+
+
+def _disks(recipe: Recipe) -> Iterator[str]:
+    most = 14 - (isinstance(recipe.image, ReadOnlyKind) and recipe.image.overlay == "disk")
+    if len(recipe.disk) > most:
+        yield f"disk: {len(recipe.disk)} disks; {most} are possible (ubda is the root's, ubdp the host's)"
+
+
+def _network(recipe: Recipe) -> Iterator[str]:
+    version = recipe.kernel.source.version_of()
+    for number, net in enumerate(recipe.network):
+        at = f"network[{number}]"
+        if version is not None and version < net.transport.MINIMUM:
+            least = ".".join(map(str, net.transport.MINIMUM))
+            yield f"{at}.transport: {net.transport.kind} needs kernel {least} or newer"
+        for family, address, gateway in (("", net.address, net.gateway), ("6", net.address6, net.gateway6)):
+            if gateway is not None and "/" not in address:
+                yield f"{at}.gateway{family}: needs a fixed address{family}"
+            if "/" in address and (":" in address) != (family == "6"):
+                yield f"{at}.address{family}: {address} is of the other family"
+            if gateway is not None and (":" in gateway) != (family == "6"):
+                yield f"{at}.gateway{family}: {gateway} is of the other family"
+    yield from _twice("network: mac", [net.mac for net in recipe.network if net.mac])
+    taps = [net.transport.ifname for net in recipe.network if net.transport.kind == "tap"]
+    yield from _twice("network: transport.ifname", taps)
+
+
+def _launch(recipe: Recipe) -> Iterator[str]:
+    if bytes_of(recipe.launch.memory) < MINIMUM_MEMORY:
+        yield f"launch.memory: {recipe.launch.memory} is too little; a guest needs 32M at least"
+    for word in recipe.launch.cmdline:
+        if word == "--":
+            yield "launch.cmdline: arguments of init do not belong here (use init = { kind = \"script\" … })"
+        for ours in _CMDLINE_OURS:
+            if word.startswith(ours):
+                yield f"launch.cmdline: {word!r}: {ours.rstrip('=')} is set by other fields of the recipe"
+
+
+def _claim(mounts: dict[str, str], path: str, at: str) -> Iterator[str]:
+    if path in mounts:
+        yield f"{at}: {path} is the mount point of {mounts[path]} already"
+    mounts.setdefault(path, at)
+
+
+def _twice(at: str, values: Iterable[object]) -> Iterator[str]:
+    seen: set[object] = set()
+    for value in values:
+        if value in seen:
+            yield f"{at}: {value!r} is there twice"
+        seen.add(value)

@@ -1,0 +1,47 @@
+"""`umlbuild show`: what a recipe means. The effective recipe, its steps, and why the kernel has a symbol."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from umlbuild import project
+from umlbuild.host.files import Files
+from umlbuild.host.store import Store
+from umlbuild.plan.bundle import Plan, effective
+from umlbuild.plan.kernel import requests_of
+from umlbuild.recipe import Recipe
+
+
+def found(word: str, directory: Path) -> list[Path]:
+    """The recipes that a word names. Raises: UserError."""
+    return project.find_recipes(word, directory)
+
+
+def text_of(path: Path, directory: Path) -> str:
+    """Everything that `show` prints of one recipe. Reads no network and builds nothing."""
+    recipe = project.read_recipe(path)
+    cache = project.cache_directory(directory)
+    parts = [f"# {path.name}: effective recipe", effective(recipe)]
+    if project.read_lock(path, recipe) is None:
+        parts.append("# plan: not resolved yet; the first build writes the lock")
+    else:
+        plan = project.plan_recipe(path, resolve=False, note=lambda _text: None, cache=cache)
+        parts.append("# plan: step, key, in the store or to build")
+        parts.append("\n".join(_steps(plan, Store(cache))))
+    if recipe.kernel.source.kind != "prebuilt":
+        parts.append("\n# kernel: symbol, value, who wants it")
+        parts.append("\n".join(_symbols(recipe, path)))
+    return "\n".join(parts)
+
+
+def _steps(plan: Plan, store: Store) -> Iterator[str]:
+    for step in plan.bundle.walk():
+        state = "in store" if store.has(step.stage, step.key) else "to build"
+        yield f"{step.stage:<16} {step.key[:12]}  {state}  {step.label}"
+
+
+def _symbols(recipe: Recipe, path: Path) -> Iterator[str]:
+    for request in requests_of(recipe, Files(path.parent.absolute(), path.name)):
+        known = "  (if this kernel knows it)" if request.optional else ""
+        yield f"{request.symbol:<28} {request.value:<12} {request.origin}{known}"
