@@ -1,0 +1,51 @@
+"""doit's run options after a verb: `doit build -n 2`, where doit itself would take them for the task's own.
+
+Our verbs declare them as their parameters, so that doit accepts them there, and `config` hands what was
+given to doit as its defaults; `doit -n 2 build` needs none of this and wins.
+Source: doit 0.37, task.py (init_options parses what follows a task's name) and cmd_run.py (the options).
+"""
+
+from __future__ import annotations
+
+import getopt
+from collections.abc import Sequence
+
+_TYPES: dict[str, tuple[str, str, type]] = {
+    "num_process": ("n", "process", int),
+    "par_type": ("P", "parallel-type", str),
+    "always": ("a", "always-execute", bool),
+    "continue": ("c", "continue", bool),
+    "reporter": ("r", "reporter", str),
+    "outfile": ("o", "output-file", str),
+}
+"""doit's name → short and long option, type."""
+
+PARAMS: list[dict[str, object]] = [
+    {"name": name, "short": short, "long": long, "type": kind, "default": kind(), "help": f"doit's --{long}"}
+    for name, (short, long, kind) in _TYPES.items()
+]
+"""The parameters of our verbs."""
+
+
+def after_verb(words: Sequence[str], verbs: Sequence[str]) -> dict[str, object]:
+    """The values of doit's options that follow one of our verbs; {} when doit will refuse them anyway."""
+    begin = next((at for at, word in enumerate(words) if word in verbs), len(words))
+    rest = [word for word in words[begin:] if word and (word[0] == "-" or "=" not in word)]
+    short = "".join(f"{s}{'' if kind is bool else ':'}" for s, _, kind in _TYPES.values())
+    long = [f"{name}{'' if kind is bool else '='}" for _, name, kind in _TYPES.values()]
+    try:
+        given, _ = getopt.gnu_getopt(rest, short, long)
+        return {name: _value(kind, text) for option, text in given for name, kind in [_named(option)]}
+    except (getopt.GetoptError, ValueError):
+        return {}
+
+
+def _named(option: str) -> tuple[str, type]:
+    for name, (short, long, kind) in _TYPES.items():
+        if option in (f"-{short}", f"--{long}"):
+            return name, kind
+    raise AssertionError(option)
+
+
+def _value(kind: type, text: str) -> object:
+    return True if kind is bool else kind(text)

@@ -1,0 +1,146 @@
+"""What a request amounts to: its plans, which of their steps must be made, and where."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from umlbuild.errors import FetchError, HostError, RecipeError, UserError
+from umlbuild.tasks import signals
+from umlbuild.tasks.make import Site
+from umlbuild.tasks.request import Request
+
+if TYPE_CHECKING:
+    from umlbuild.plan.bundle import Plan
+    from umlbuild.plan.step import Step
+
+PART = {"build": "bundle", "kernel": "kernel", "rootfs": "rootfs", "image": "image"}
+"""Verb → the part of a plan that it makes."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """The plans of a request. Which entries are there is looked up once, when the tasks are made."""
+
+    request: Request
+    plans: tuple[Plan, ...]
+    unlocked: tuple[str, ...]
+    """Names of recipes without a usable lock, when nothing is to run: their steps are not known."""
+    here: frozenset[str]
+    """Keys of the steps whose entries are in the store and whole."""
+    damaged: frozenset[str]
+    """Keys of the steps whose entries are in the store and not whole."""
+
+    def site(self, step: Step) -> Site:
+        """Where a step is made (with the mirrors of the first plan that has it)."""
+        for plan in self.plans:
+            if any(step.key == other.key for other in plan.bundle.walk()):
+                return Site(self.request.cache, plan.mirrors)
+        return Site(self.request.cache)
+
+    def steps(self) -> Iterator[Step]:
+        """All steps, inputs first, each key once."""
+        seen: set[str] = set()
+        for plan in self.plans:
+            for step in plan.bundle.walk():
+                if step.key not in seen:
+                    seen.add(step.key)
+                    yield step
+
+    def needed(self, goal: Step) -> list[Step]:
+        """What a verb waits for: its step, and every damaged entry below it."""
+        return [*(s for s in goal.walk() if s.key in self.damaged and s is not goal), goal]
+
+    def below(self, step: Step) -> list[Step]:
+        """The steps that must come before a step: none if it is in the store. `list` and `clean` see all."""
+        if self.request.running and step.key in self.here:
+            return []
+        return list({below.key: below for below in step.inputs.values()}.values())
+
+    def to_make(self) -> list[Step]:
+        """The steps that the asked verbs will have to make."""
+        found: dict[str, Step] = {}
+
+        def visit(step: Step) -> None:
+            if step.key in self.here or step.key in found:
+                return
+            for below in step.inputs.values():
+                visit(below)
+            found[step.key] = step
+
+        for plan in self.plans:
+            for verb in self.request.verbs:
+                for step in self.needed(plan.parts[PART[verb]]):
+                    visit(step)
+        return list(found.values())
+
+
+@lru_cache(maxsize=4)
+def order_of(request: Request) -> Order:
+    """Read, resolve (only if tasks will run) and plan the recipes; check the host for what is to be done.
+
+    Raises: UserError (no such recipe, bad recipe or lock, something missing on this machine).
+    """
+    if not request.recipes:
+        return Order(request, (), (), frozenset(), frozenset())
+    from umlbuild.project import find_recipes, plan_recipe, read_recipe
+
+    if request.running:
+        signals.install()
+    paths = find_recipes(request.recipes, request.started)
+    unlocked: list[str] = []
+
+    def planned() -> Order:
+        plans: list[Plan] = []
+        for path in paths:
+            try:
+                plans.append(plan_recipe(path, resolve=request.running, note=_note, cache=request.cache))
+            except UserError as error:
+                if request.running or isinstance(error, (RecipeError, HostError, FetchError)):
+                    raise
+                _note(f"{path.name}: its steps are not known yet: {error.message}")
+                unlocked.append(read_recipe(path).name)
+        _refuse_same_names(plans)
+        return _look(request, tuple(plans), tuple(unlocked))
+
+    order = planned()
+    if request.running and (steps := order.to_make()):
+        from umlbuild.host import needs
+
+        if needs.require_for([step.spec for step in steps], request.cache, _note):
+            order = planned()  # keys name the versions of compilers, which were not there before
+        Site(request.cache).store.sweep()
+    return order
+
+
+def _look(request: Request, plans: tuple[Plan, ...], unlocked: tuple[str, ...]) -> Order:
+    site = Site(request.cache)
+    here: set[str] = set()
+    damaged: set[str] = set()
+    for plan in plans:
+        for step in plan.bundle.walk():
+            if site.has(step):
+                here.add(step.key)
+            elif site.entry(step).exists():
+                damaged.add(step.key)
+    return Order(request, plans, unlocked, frozenset(here), frozenset(damaged))
+
+
+def _refuse_same_names(plans: list[Plan]) -> None:
+    seen: dict[str, Path] = {}
+    problems: list[str] = []
+    for plan in plans:
+        if other := seen.get(plan.name):
+            problems.append(f"{plan.recipe_path}: name: {plan.name!r} is also the name of {other}")
+        seen[plan.name] = plan.recipe_path
+    if problems:
+        raise RecipeError(problems)
+
+
+def _note(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,99 @@
+"""What was asked for on the command line: recipes, verbs, whether tasks will run, and where outputs go.
+
+Source: doit 0.37, doit_cmd.py (`name=value` words become variables, the last one of a name wins without
+a word; get_var is None in a spawned child and outside of doit) and loader.py (get_module changes the
+directory to the dodo.py's and keeps the one it was called from in `initial_workdir`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import doit
+
+from umlbuild.errors import UserError
+
+VERBS = ("build", "kernel", "rootfs", "image")
+_LOOKING = frozenset(
+    {"list", "clean", "info", "help", "forget", "ignore", "reset-dep", "dumpdb", "strace", "tabcompletion"}
+)  # doit's commands that run no task
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command line, as far as it concerns us."""
+
+    recipes: str
+    """The value of `recipe=`: one or several recipes, "" if it was not given."""
+    started: Path
+    """The directory where doit was called; recipes are looked for there first."""
+    project: Path
+    """Where `cache/` and `dist/` are."""
+    running: bool
+    """Whether tasks will run: only then may the lock be resolved, which needs the network."""
+    verbs: tuple[str, ...] = ("build",)
+    """Which parts are asked for."""
+    command: str = "doit"
+    """What the user called, to say how to repeat it."""
+
+    @property
+    def cache(self) -> Path:
+        """The store's directory."""
+        return Path(os.environ.get("UMLBUILD_CACHE") or self.project / "cache")
+
+    def shown(self, path: Path) -> str:
+        """A path as the caller would type it: relative where it is below, absolute elsewhere."""
+        return str(path.relative_to(self.started) if path.is_relative_to(self.started) else path)
+
+    def repeat(self, verb: str) -> str:
+        """The command line that does `verb` again."""
+        return shlex.join([self.command, verb, f"recipe={self.recipes}"])
+
+
+class _CommandLine:
+    given: tuple[str, ...] | None = None
+
+
+@contextlib.contextmanager
+def given(program: str, words: Sequence[str]) -> Iterator[None]:
+    """Within: the command line is this one and not the process's own."""
+    _CommandLine.given = (program, *words)
+    try:
+        yield
+    finally:
+        _CommandLine.given = None
+
+
+def words() -> list[str]:
+    """The command line without the program."""
+    return list((_CommandLine.given or tuple(sys.argv))[1:])
+
+
+def read() -> Request:
+    """The request of this process.
+
+    Raises: UserError when `recipe=` is given twice.
+    """
+    program = (_CommandLine.given or sys.argv)[0]
+    recipes = [word for word in words() if word.startswith("recipe=")]
+    if len(recipes) > 1:
+        both = ",".join(word.partition("=")[2] for word in recipes)
+        raise UserError("recipe= is given twice, and doit would keep only the last", f"recipe={both}")
+    names = [word for word in words() if word and not word.startswith("-") and "=" not in word]
+    here = Path.cwd()
+    started = Path(doit.get_initial_workdir() or here)
+    return Request(
+        recipes=doit.get_var("recipe") or "",
+        started=started,
+        # A dodo.py elsewhere (DOIT_FILE, -f) lends its tasks; what is made stays with the caller.
+        project=here if started.is_relative_to(here) else started,
+        running=not (names and names[0] in _LOOKING),
+        verbs=tuple(verb for verb in VERBS if verb in names) or ("build",),
+        command=os.environ.get("UMLBUILD_COMMAND") or Path(program).name or "doit",
+    )
