@@ -1,0 +1,98 @@
+"""Real bundles for tests: recipes as data, built by the product's own command into the project's cache."""
+
+from __future__ import annotations
+
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from umlbuild.host.store import Store
+from umlbuild.kinds import symbols
+from umlbuild.project import plan_recipe
+
+PROJECT = Path(__file__).parents[1]
+CACHE = Path(os.environ.get("UMLBUILD_CACHE") or PROJECT / "cache")
+BUILD_S = 1500
+"""A kernel from a cold cache takes minutes on two cores."""
+
+PREBUILT: dict[str, Any] = {"source": "prebuilt"}
+
+_ALL_SYMBOLS = (
+    symbols.EXT4, symbols.SQUASHFS, symbols.EROFS, symbols.EROFS_OPTIONAL, symbols.BTRFS, symbols.XFS,
+    symbols.XFS_OPTIONAL, symbols.OVERLAY, symbols.SYSTEMD, symbols.SYSVINIT, symbols.BUSYBOX, symbols.SCRIPT,
+    symbols.NETWORK,
+)  # fmt: skip
+
+
+def _options() -> dict[str, Any]:
+    """Everything that any test's recipe contributes, so that all of them share one kernel."""
+    merged: dict[str, Any] = {}
+    for group in _ALL_SYMBOLS:
+        merged.update({name: value.strip('"') if value.startswith('"') else value for name, value in group.items()})
+    return {**merged, "DUMMY": "m", "VETH": "m"}
+
+
+def source_7() -> dict[str, Any]:
+    """The `[kernel]` of a 7.x built from source, the same for every recipe."""
+    return {
+        "source": {"kind": "debian", "suite": "trixie-backports"},
+        "options": _options(),
+        "modules": ["dummy"],
+    }
+
+
+@functools.cache
+def kernel_7() -> Path:
+    """The program of `source_7`, built if need be."""
+    project = CACHE / "tests" / "kernel-7"
+    project.mkdir(parents=True, exist_ok=True)
+    path = project / "kernel-7.toml"
+    path.write_text(tomli_w.dumps(recipe("kernel-7", source_7(), "systemd", "ext4")))
+    output_of_build(path, project, "kernel")
+    plan = plan_recipe(path, resolve=False, note=lambda _text: None, cache=CACHE)
+    kernel = plan.parts["kernel"]
+    return Store(CACHE).path(kernel.stage, kernel.key) / "linux"
+
+
+def recipe(name: str, kernel: dict[str, Any], init: Any, image: str, **more: Any) -> dict[str, Any]:
+    """A recipe's data; `more` are further top-level tables, merged over these."""
+    rootfs: dict[str, Any] = {"init": init, **more.pop("rootfs", {})}
+    return {
+        "format": 1,
+        "name": name,
+        "kernel": kernel,
+        "rootfs": rootfs,
+        "image": {"kind": image, **more.pop("image", {})},
+        "launch": {"memory": "256M", **more.pop("launch", {})},
+        **more,
+    }
+
+
+def build(data: dict[str, Any], project: Path) -> Path:
+    """Build a recipe as a user does, in `project`; the bundle's directory."""
+    project.mkdir(parents=True, exist_ok=True)
+    path = project / f"{data['name']}.toml"
+    path.write_text(tomli_w.dumps(data))
+    return build_file(path, project)
+
+
+def build_file(path: Path, project: Path) -> Path:
+    """Build the recipe in a file; the bundle's directory."""
+    output_of_build(path, project)
+    return project / "dist" / path.stem
+
+
+def output_of_build(path: Path, project: Path, verb: str = "build") -> str:
+    """Build the recipe in a file; what the build says."""
+    done = subprocess.run(
+        [sys.executable, "-m", "umlbuild.cli", verb, str(path)],
+        cwd=project, env={**os.environ, "UMLBUILD_CACHE": str(CACHE)}, timeout=BUILD_S,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout

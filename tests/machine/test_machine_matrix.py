@@ -1,0 +1,125 @@
+"""Inits × images × kernels: each bundle is really built and booted, and its files are what was declared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bundles
+import pytest
+
+from umlbuild.runtime.machine import Machine
+
+pytestmark = [pytest.mark.boot, pytest.mark.build, pytest.mark.timeout(1800)]
+
+INITS: dict[str, Any] = {
+    "systemd": "systemd",
+    "sysvinit": "sysvinit",
+    "busybox": "busybox",
+    "script": {"kind": "script", "command": ["/bin/sh", "-c", "echo out; sleep 300"]},
+}
+KERNELS = {"6.1": lambda: bundles.PREBUILT, "7.x": bundles.source_7}
+
+PAIRS = [
+    # init, image, kernel: each differs in code from the ones before
+    ("systemd", "ext4", "6.1"),
+    ("systemd", "squashfs", "7.x"),
+    ("sysvinit", "ext4", "7.x"),
+    ("sysvinit", "erofs", "7.x"),
+    ("busybox", "ext4", "6.1"),
+    ("busybox", "xfs", "7.x"),
+    ("script", "squashfs", "7.x"),
+    ("script", "ext4", "6.1"),
+]
+ALL = [(i, f, k) for i in INITS for f in ("ext4", "squashfs", "erofs", "xfs") for k in KERNELS]
+IMPOSSIBLE = {  # the distribution's kernel has these as modules, and there is no initrd
+    ("6.1", "erofs"), ("6.1", "squashfs"),
+}  # fmt: skip
+WIDE = [p for p in ALL if p not in PAIRS and (p[2], p[1]) not in IMPOSSIBLE]
+
+
+@pytest.mark.parametrize(("init", "image", "kernel"), PAIRS, ids=["-".join(p) for p in PAIRS])
+def test_it_boots(init: str, image: str, kernel: str, tmp_path: Path) -> None:
+    check(init, image, kernel, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("init", "image", "kernel"), WIDE, ids=["-".join(p) for p in WIDE])
+def test_it_boots_too(init: str, image: str, kernel: str, tmp_path: Path) -> None:
+    check(init, image, kernel, tmp_path)
+
+
+def check(init: str, image: str, kernel: str, tmp_path: Path) -> None:
+    name = f"m-{init}-{image}-{kernel[0]}"
+    rootfs = {
+        "hostname": "demo-host",
+        "users": [{"name": "ann", "uid": 1234, "groups": ["adm"], "ssh_keys": ["ssh-ed25519 AAAA ann"]}],
+        "files": [{"path": "/etc/motd", "content": "hello\n", "mode": "0640", "group": "adm"}],
+        "symlinks": [{"path": "/opt/link", "target": "/etc/motd"}],
+        "tmpfs": [{"path": "/scratch", "size": "8M"}],
+    }
+    data = bundles.recipe(name, KERNELS[kernel](), INITS[init], image, rootfs=rootfs)
+    with started(bundles.build(data, tmp_path)) as machine:
+        assert run(machine, "hostname || cat /proc/sys/kernel/hostname").strip() == "demo-host"
+        assert run(machine, "uname -r").startswith(kernel[0])
+        assert run(machine, "stat -c '%a %U %G' /etc/motd; cat /opt/link").split() == ["640", "root", "adm", "hello"]
+        assert run(machine, "id -u ann; id -Gn ann").split() == ["1234", "ann", "adm"]
+        assert run(machine, "stat -c '%a %U' ~ann/.ssh/authorized_keys").split() == ["600", "ann"]
+        assert run(machine, "cut -d: -f2 /etc/shadow | grep -c '^\\$' || true").strip() == "0"  # nobody can log in
+        mounts = {line.split()[1]: line.split()[2] for line in run(machine, "cat /proc/mounts").splitlines()}
+        assert mounts["/"] == ("overlay" if image in ("squashfs", "erofs") else image)
+        assert mounts["/scratch"] == "tmpfs"
+        run(machine, "echo x >/var/tmp/written && test -s /var/tmp/written")
+        assert run(machine, "cat /proc/sys/kernel/modules_disabled").strip() == "1"
+        if kernel == "7.x":
+            assert "dummy" in run(machine, "cat /proc/modules")
+        # the host's names must not be in the guest
+        assert run(machine, "cat /etc/resolv.conf; grep -c . /etc/machine-id || true").split()[:1] in ([], ["0"], ["1"])
+        outcome = machine.stop()
+        assert (outcome.kind, outcome.status) == ("exit", 0), machine.console.lines()
+
+
+def run(machine: Machine, command: str) -> str:
+    result = machine.exec(command, timeout_s=60)
+    assert result.ok, (command, result.status, result.stdout, result.stderr)
+    return result.stdout.decode()
+
+
+def started(bundle: Path) -> Machine:
+    machine = Machine.start(bundle, ephemeral=True, allow_root=True, timeout_s=300)
+    try:
+        machine.wait_up(120)
+    except BaseException:
+        machine.close()
+        raise
+    return machine
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    """No UML process of this test outlives it."""
+    yield
+    left = [
+        pid for pid in Path("/proc").glob("[0-9]*")
+        if str(tmp_path).encode() in _read(pid / "cmdline")
+    ]  # fmt: skip
+    assert left == []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_bare_root_is_busybox_and_nothing_else(tmp_path: Path) -> None:
+    data = bundles.recipe("bare", bundles.source_7(), "busybox", "erofs", rootfs={"bootstrap": "extract"})
+    bundle = bundles.build(data, tmp_path)
+    assert (bundle / "root.img").stat().st_size < 8 << 20
+    with started(bundle) as machine:
+        assert run(machine, "readlink -f /bin/sh").strip() == "/usr/bin/busybox"
+        assert run(machine, "cut -d' ' -f1-3 /proc/mounts | grep ' / '").split()[2] == "overlay"
+        assert run(machine, "touch /written && echo $?").strip() == "0"
+        assert machine.stop().status == 0
