@@ -74,8 +74,6 @@ def check(init: str, image: str, kernel: str, tmp_path: Path) -> None:
         assert run(machine, "cat /proc/sys/kernel/modules_disabled").strip() == "1"
         if kernel == "7.x":
             assert "dummy" in run(machine, "cat /proc/modules")
-        # the host's names must not be in the guest
-        assert run(machine, "cat /etc/resolv.conf; grep -c . /etc/machine-id || true").split()[:1] in ([], ["0"], ["1"])
         outcome = machine.stop()
         assert (outcome.kind, outcome.status) == ("exit", 0), machine.console.lines()
 
