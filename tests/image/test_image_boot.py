@@ -15,6 +15,7 @@ from umlbuild.host import sparse
 from umlbuild.host.tarball import Member
 from umlbuild.kinds.images import Disk
 from umlbuild.kinds.images.base import ImageKind
+from umlbuild.kinds.images.btrfs import Btrfs
 from umlbuild.kinds.images.erofs import Erofs
 from umlbuild.kinds.images.ext4 import Ext4
 from umlbuild.kinds.images.squashfs import Squashfs
@@ -83,7 +84,9 @@ def image_of(kind: ImageKind | Disk, root: Sequence[Member] | None, where: Path)
 
 
 @pytest.mark.parametrize(
-    ("kind", "symbol"), [(Ext4(size="64M"), "EXT4_FS"), (Xfs(size="300M"), "XFS_FS")], ids=["ext4", "xfs"]
+    ("kind", "symbol"),
+    [(Ext4(size="64M"), "EXT4_FS"), (Btrfs(size="128M"), "BTRFS_FS"), (Xfs(size="300M"), "XFS_FS")],
+    ids=["ext4", "btrfs", "xfs"],
 )
 def test_writable_root(kind: ImageKind, symbol: str, tmp_path: Path) -> None:
     linux = with_built_in(symbol, "DEVTMPFS_MOUNT")

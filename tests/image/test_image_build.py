@@ -18,6 +18,7 @@ from umlbuild.host import sparse
 from umlbuild.host.tarball import Member
 from umlbuild.kinds.images import Disk
 from umlbuild.kinds.images.base import ImageKind
+from umlbuild.kinds.images.btrfs import Btrfs
 from umlbuild.kinds.images.erofs import Erofs
 from umlbuild.kinds.images.ext4 import Ext4
 from umlbuild.kinds.images.squashfs import Squashfs
@@ -36,6 +37,8 @@ KINDS: list[ImageKind] = [
     Erofs(compression="none"),
     Xfs(size="300M"),
     Xfs(size="auto+64M"),
+    Btrfs(size="256M"),
+    Btrfs(size="auto"),
 ]
 
 
@@ -82,7 +85,7 @@ def test_sparse(kind: ImageKind, tmp_path: Path) -> None:
     content = sum(-(-member.size // 4096) * 4096 for member in members if any(imagekit_data(member)))
     metadata = 2 << 20  # superblocks, tables; the content here is small
     assert sparse.used(image) <= content * 1.05 + metadata
-    if isinstance(kind, Ext4 | Xfs) and kind.size != "auto":
+    if isinstance(kind, Ext4 | Xfs | Btrfs) and kind.size != "auto":
         assert sparse.used(image) < image.stat().st_size / 10
 
 

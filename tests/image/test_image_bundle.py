@@ -19,7 +19,7 @@ LAUNCHER = """#!/bin/sh
 size=@IMAGE_SIZE@ mtime=@IMAGE_MTIME@ id=@IMAGE_ID@ release=@KERNEL_RELEASE@
 disks="1:disk0.img:@DISK0_ID@:@DISK0_SIZE@:@DISK0_MTIME@ 11:disk10.img:@DISK10_ID@"
 """
-SPEC = BundleSpec(name="m", launcher=LAUNCHER, cmdline="root=/dev/ubda rw", recipe=RECIPE)
+SPEC = BundleSpec(name="m", launcher=LAUNCHER, cmdline="root=/dev/ubda rw", recipe=RECIPE, filter="0600000000000000")
 
 
 def entries(where: Path) -> dict[str, Path]:
@@ -51,7 +51,7 @@ def test_contents(tmp_path: Path) -> None:
     inputs = entries(tmp_path / "in")
     out = run(SPEC, inputs, tmp_path / "out")
     assert sorted(path.name for path in out.iterdir()) == [
-        "disk0.img", "disk10.img", "linux", "manifest.toml", "recipe.toml", "root.img", "run"
+        "disk0.img", "disk10.img", "linux", "manifest.toml", "recipe.toml", "root.img", "run", "seccomp.bpf"
     ]  # fmt: skip
     modes = {path.name: path.stat().st_mode & 0o777 for path in out.iterdir()}
     assert modes["root.img"] == modes["disk0.img"] == 0o444

@@ -47,6 +47,8 @@ def test_contract(name: str) -> None:
         ({"kind": "ext4", "label": "x" * 17}, "is too long for a label of ext4; it holds 16 bytes"),
         ({"kind": "ext4", "label": "a b"}, "cannot be a label"),
         ({"kind": "ext4", "label": "{uuid}"}, "cannot be a label"),
+        ({"kind": "btrfs", "size": "64M"}, "64M is too small for btrfs; it needs 128M at least"),
+        ({"kind": "btrfs", "label": "x" * 256}, "is too long for a label of btrfs; it holds 255 bytes"),
         ({"kind": "xfs", "size": "256M"}, "256M is too small for xfs; it needs 300M at least"),
         ({"kind": "xfs", "label": "x" * 13}, "it holds 12 bytes"),
         ({"kind": "erofs", "label": "x" * 16}, "it holds 15 bytes"),
@@ -55,7 +57,7 @@ def test_contract(name: str) -> None:
         ({"kind": "squashfs", "compression": "xz", "level": 3}, "xz has no levels in squashfs"),
         ({"kind": "squashfs", "overlay": "nfs"}, "'tmpfs' or 'disk'"),
         ({"kind": "squashfs", "overlay_size": "x"}, "is not a size"),
-        ({"kind": "vfat"}, "'ext4', 'xfs', 'squashfs', 'erofs'"),
+        ({"kind": "vfat"}, "'ext4', 'btrfs', 'xfs', 'squashfs', 'erofs'"),
     ],
 )
 def test_refused(data: dict[str, Any], said: str) -> None:

@@ -16,7 +16,7 @@ from umlbuild.kinds import kernels, symbols
 from umlbuild.kinds.kernels import KernelSource
 from umlbuild.kinds.kernels.base import KernelModel
 from umlbuild.kinds.kernels.debian import Debian
-from umlbuild.kinds.kernels.prebuilt import Prebuilt
+from umlbuild.kinds.kernels.prebuilt import LIBRARIES, Prebuilt
 from umlbuild.kinds.kernels.tarball import Tarball
 from umlbuild.kinds.kernels.tree import Tree
 from umlbuild.kinds.kernels.wish import PackageWish
@@ -87,8 +87,8 @@ def test_documented_and_pure(kind: type[KernelModel]) -> None:
             PackageWish(suite="bookworm", package="linux-source-7.3", version="7.3.4-1~bpo13+1"),
         ),
         (Debian(package="linux-source-rt"), PackageWish(suite="bookworm", package="linux-source-rt")),
-        (Prebuilt(), PackageWish(suite="bookworm", package="user-mode-linux")),
-        (Prebuilt(suite="trixie"), PackageWish(suite="trixie", package="user-mode-linux")),
+        (Prebuilt(), PackageWish(suite="bookworm", package="user-mode-linux", libraries=LIBRARIES)),
+        (Prebuilt(suite="trixie"), PackageWish(suite="trixie", package="user-mode-linux", libraries=LIBRARIES)),
         (Tarball(url=URL, sha256=SHA), None),
         (Tree(path="x"), None),
     ],

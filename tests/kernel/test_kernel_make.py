@@ -6,12 +6,15 @@ import os
 import shutil
 import subprocess
 import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from umlbuild.errors import HostError, StepFailed, ToolFailed
 from umlbuild.host import modules, process
+from umlbuild.host.identity import compilers_library
 from umlbuild.host.kbuild import Kbuild, ccache_directory, first_errors, source_tree, uses_hidden_tools
 from umlbuild.specs.kernel import PrebuiltKernelSpec
 from umlbuild.specs.packages import DebPin
@@ -187,68 +190,117 @@ def test_empty_archive_is_an_archive(tmp_path: Path) -> None:
     assert subprocess.run(["tar", "-tf", tmp_path / "x.tar"], timeout=60, check=True, capture_output=True).stdout == b""
 
 
-def prebuilt(tmp_path: Path, script: str, release: str = "6.1.176") -> tuple[PrebuiltKernelSpec, Path, Context]:
-    root = tmp_path / "deb"
-    (root / "DEBIAN").mkdir(parents=True)
-    (root / "DEBIAN/control").write_text(
-        "Package: user-mode-linux\nVersion: 6.1um4\nArchitecture: all\nMaintainer: x <x@example>\nDescription: x\n"
-    )
-    staged(root / "usr", 0o022)
-    (root / "usr/lib/uml").mkdir()
-    (root / "usr/lib/modules/7.3.4").rename(root / "usr/lib/modules" / release)
-    (root / "usr/lib/modules").rename(root / "usr/lib/uml/modules")
-    (root / "usr/bin").mkdir()
-    (root / "usr/bin/linux.uml").write_text(script)
-    (root / "usr/bin/linux.uml").chmod(0o755)
-    pool = tmp_path / "entry/pool"
-    pool.mkdir(parents=True)
-    build = ["dpkg-deb", "--root-owner-group", "-b", str(root), str(pool / "u.deb")]
-    subprocess.run(build, check=True, timeout=60, stdout=subprocess.DEVNULL)
-    shutil.rmtree(root)
-    pin = DebPin(
-        name="user-mode-linux", version="6.1um4", architecture="amd64", size=1, sha256="0" * 64, path="pool/u.deb"
-    )
-    (tmp_path / "out").mkdir()
-    (tmp_path / "work").mkdir()
-    context = Context(work=tmp_path / "work", log=tmp_path / "log")
-    return PrebuiltKernelSpec(pin=pin), tmp_path / "entry", context
+# Not a shell script: the stage reads how the program is linked, and starts it with the packages' loader.
+SAYS = """
+#include <stdio.h>
+#include <string.h>
+int main(int count, char **words) {
+    if (count == 2 && !strcmp(words[1], "--version")) return puts("6.1.176") < 0;
+    if (count == 2 && !strcmp(words[1], "--showconfig")) return puts("CONFIG_UML=y") < 0;
+    return 9;
+}
+"""
+LIBC = ("ld-linux-x86-64.so.2", "libc.so.6")
+GCC = ("libgcc_s.so.1",)
 
 
-SAYS = "#!/bin/sh\ncase $1 in --version) echo 6.1.176;; --showconfig) echo CONFIG_UML=y;; esac\n"
+@dataclass
+class Archive:
+    """A package archive with a small user-mode-linux, and the directories of a run of the stage."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        for name in ("entry/pool", "out", "work"):
+            (self.root / name).mkdir(parents=True)
+        self.context = Context(work=self.root / "work", log=self.root / "log")
+        self.out = self.root / "out"
+
+    def package(self, name: str, tree: Path) -> DebPin:
+        (tree / "DEBIAN").mkdir(parents=True)
+        (tree / "DEBIAN/control").write_text(
+            f"Package: {name}\nVersion: 6.1um4\nArchitecture: all\nMaintainer: x <x@example>\nDescription: x\n"
+        )
+        deb = self.root / f"entry/pool/{name}.deb"
+        build = ["dpkg-deb", "--root-owner-group", "-b", str(tree), str(deb)]
+        subprocess.run(build, check=True, timeout=60, stdout=subprocess.DEVNULL)
+        shutil.rmtree(tree)
+        return DebPin(
+            name=name, version="6.1um4", architecture="amd64", size=1, sha256="0" * 64, path=f"pool/{deb.name}"
+        )
+
+    def kernel(self, program: str = SAYS, release: str = "6.1.176") -> DebPin:
+        root = self.root / "uml"
+        staged(root / "usr", 0o022)
+        (root / "usr/lib/uml").mkdir()
+        (root / "usr/lib/modules/7.3.4").rename(root / "usr/lib/modules" / release)
+        (root / "usr/lib/modules").rename(root / "usr/lib/uml/modules")
+        (root / "usr/bin").mkdir()
+        argv = ["gcc", "-x", "c", "-", "-o", str(root / "usr/bin/linux.uml")]
+        subprocess.run(argv, input=program.encode(), check=True, timeout=60)
+        return self.package("user-mode-linux", root)
+
+    def libraries(self, package: str, names: Sequence[str], directory: str) -> DebPin:
+        """A package with copies of this host's libraries, a byte longer so that they are told apart."""
+        where = self.root / package / directory
+        where.mkdir(parents=True)
+        for name in names:
+            found = compilers_library(name)
+            assert found is not None
+            (where / name).write_bytes(found.read_bytes() + b"!")
+        return self.package(package, self.root / package)
+
+    def run(self, kernel: DebPin, *libraries: DebPin) -> None:
+        spec = PrebuiltKernelSpec(pin=kernel, libraries=libraries)
+        prebuilt_kernel.run(spec, {"packages": self.root / "entry"}, self.out, self.context)
+
+
+@pytest.fixture
+def debs(tmp_path: Path) -> Archive:
+    return Archive(tmp_path / "archive")
 
 
 @needs_depmod
-def test_prebuilt_has_the_shape_of_a_built_kernel(tmp_path: Path) -> None:
-    spec, entry, context = prebuilt(tmp_path, SAYS)
-    out = tmp_path / "out"
-    prebuilt_kernel.run(spec, {"packages": entry}, out, context)
-    assert sorted(path.name for path in out.iterdir()) == ["config", "linux", "modules.tar", "release"]
+@pytest.mark.parametrize("directory", ["lib/x86_64-linux-gnu", "usr/lib/x86_64-linux-gnu"])
+def test_prebuilt_has_the_shape_of_a_built_kernel_and_its_libraries(debs: Archive, directory: str) -> None:
+    debs.run(debs.kernel(), debs.libraries("libc6", LIBC, directory), debs.libraries("libgcc-s1", GCC, directory))
+    out = debs.out
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config", "interpreter", "lib", "linux", "modules.tar", "release",
+    ]  # fmt: skip
     assert (out / "linux").stat().st_mode & 0o777 == 0o755
     assert (out / "release").read_text() == "6.1.176\n"
     assert (out / "config").read_text() == "CONFIG_UML=y\n"
     with tarfile.open(out / "modules.tar") as tar:
         assert "lib/modules/6.1.176/modules.dep" in tar.getnames()
+    assert (out / "interpreter").read_text() == "/lib64/ld-linux-x86-64.so.2\n"
+    found = {path.name: path.lstat().st_mode for path in (out / "lib").iterdir()}
+    assert found == {"ld-linux-x86-64.so.2": 0o100755, "libc.so.6": 0o100644, "libgcc_s.so.1": 0o100644}
+    assert all(path.read_bytes().endswith(b"!") for path in (out / "lib").iterdir()), "of the packages, not the host"
 
 
-def test_a_kernel_for_a_newer_c_library_is_told_so(tmp_path: Path) -> None:
-    script = (
-        "#!/bin/sh\necho \"./linux: /lib/x86_64-linux-gnu/libc.so.6: version \\`GLIBC_2.38' not found"
-        ' (required by ./linux)" >&2\nexit 1\n'
-    )
-    spec, entry, context = prebuilt(tmp_path, script)
-    with pytest.raises(HostError) as caught:
-        prebuilt_kernel.run(spec, {"packages": entry}, tmp_path / "out", context)
-    assert "user-mode-linux 6.1um4: this kernel needs GLIBC_2.38" in caught.value.message
-    assert 'suite = "bookworm"' in caught.value.hint
+def test_a_library_that_no_package_has_is_named(debs: Archive) -> None:
+    with pytest.raises(StepFailed, match=r"C library beside the kernel: libgcc_s\.so\.1 is not there"):
+        debs.run(debs.kernel(), debs.libraries("libc6", LIBC, "usr/lib/x86_64-linux-gnu"))
 
 
-def test_another_failure_of_a_prebuilt_kernel_is_not_taken_for_it(tmp_path: Path) -> None:
-    spec, entry, context = prebuilt(tmp_path, "#!/bin/sh\necho broken >&2\nexit 3\n")
+def test_a_link_that_leads_to_the_hosts_library_is_not_followed(debs: Archive) -> None:
+    libc = debs.libraries("libc6", LIBC, "usr/lib/x86_64-linux-gnu")
+    where = debs.root / "linked/usr/lib/x86_64-linux-gnu"
+    where.mkdir(parents=True)
+    (where / GCC[0]).symlink_to(compilers_library(GCC[0]) or "")
+    with pytest.raises(StepFailed, match=r"libgcc_s\.so\.1 is not there"):
+        debs.run(debs.kernel(), libc, debs.package("libgcc-s1", debs.root / "linked"))
+
+
+def test_a_failing_prebuilt_kernel_is_told_with_its_words(debs: Archive) -> None:
+    broken = '#include <stdio.h>\nint main(void) { fputs("broken\\n", stderr); return 3; }'
+    both = [debs.libraries(name, names, "lib/x86_64-linux-gnu") for name, names in (("c", LIBC), ("gcc", GCC))]
     with pytest.raises(ToolFailed, match="broken"):
-        prebuilt_kernel.run(spec, {"packages": entry}, tmp_path / "out", context)
+        debs.run(debs.kernel(broken), *both)
 
 
-def test_modules_of_another_release_are_refused(tmp_path: Path) -> None:
-    spec, entry, context = prebuilt(tmp_path, SAYS, release="6.1.99")
+def test_modules_of_another_release_are_refused(debs: Archive) -> None:
+    both = [debs.libraries(name, names, "lib/x86_64-linux-gnu") for name, names in (("c", LIBC), ("gcc", GCC))]
     with pytest.raises(StepFailed, match=r"has no modules of its own kernel 6\.1\.176"):
-        prebuilt_kernel.run(spec, {"packages": entry}, tmp_path / "out", context)
+        debs.run(debs.kernel(release="6.1.99"), *both)

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import webkit
 
 from umlbuild import digest
 from umlbuild.errors import FetchError, HostError, StepFailed, ToolFailed
@@ -231,3 +232,44 @@ def test_a_missing_program_is_named(
             KernelSourceSpec(source=TarballSource(url="x", sha256=sha, compression="zst")), {}, tmp_path, context
         )
     assert caught.value.hint == "apt-get install zstd"
+
+
+@pytest.mark.parametrize("compression", ["xz", "gz", "zst"])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_goes_on_where_it_broke(
+    tree: Path, tmp_path: Path, context: Context, compression: str, ranges: bool
+) -> None:
+    (tree / "noise").write_bytes(os.urandom(900_000))
+    tarball = packed(tree, compression)
+    source = TarballSource.model_validate(
+        {"url": "", "sha256": digest.of_file(tarball), "compression": compression}
+    )
+    out = tmp_path / "out"
+    out.mkdir()
+    with webkit.serving(tmp_path, cut_once_at=600_000, ranges=ranges) as server:
+        source = source.model_copy(update={"url": f"{server.url}/{tarball.name}"})
+        kernel_source.run(KernelSourceSpec(source=source), {}, out, context)
+    assert webkit.resumed_near(server.ranges, 600_000)
+    assert names(out / "linux") == {*FILES, "noise"} - LEFT_OUT
+
+
+def test_a_download_of_other_bytes_names_both_digests_and_keeps_nothing(
+    tree: Path, tmp_path: Path, context: Context
+) -> None:
+    tarball = packed(tree, "xz")
+    out = tmp_path / "out"
+    out.mkdir()
+    with webkit.serving(tmp_path) as server:
+        source = TarballSource(url=f"{server.url}/{tarball.name}", sha256="0" * 64, compression="xz")
+        with pytest.raises(FetchError) as caught:
+            kernel_source.run(KernelSourceSpec(source=source), {}, out, context)
+    assert "0" * 64 in caught.value.message and digest.of_file(tarball) in caught.value.message
+    assert [*out.iterdir(), *context.work.iterdir()] == []
+
+
+def test_a_tarball_that_the_server_does_not_have(tmp_path: Path, context: Context) -> None:
+    with webkit.serving(tmp_path) as server:
+        source = TarballSource(url=f"{server.url}/gone.tar.xz", sha256="0" * 64, compression="xz")
+        with pytest.raises(FetchError, match=r"gone\.tar\.xz: the server answers 404"):
+            kernel_source.run(KernelSourceSpec(source=source), {}, tmp_path, context)
+    assert server.ranges == [None], "not tried again"

@@ -27,12 +27,13 @@ PAIRS = [
     ("systemd", "squashfs", "7.x"),
     ("sysvinit", "ext4", "7.x"),
     ("sysvinit", "erofs", "7.x"),
+    ("systemd", "btrfs", "6.1"),
     ("busybox", "ext4", "6.1"),
     ("busybox", "xfs", "7.x"),
     ("script", "squashfs", "7.x"),
     ("script", "ext4", "6.1"),
 ]
-ALL = [(i, f, k) for i in INITS for f in ("ext4", "squashfs", "erofs", "xfs") for k in KERNELS]
+ALL = [(i, f, k) for i in INITS for f in ("ext4", "btrfs", "squashfs", "erofs", "xfs") for k in KERNELS]
 IMPOSSIBLE = {  # the distribution's kernel has these as modules, and there is no initrd
     ("6.1", "erofs"), ("6.1", "squashfs"),
 }  # fmt: skip
@@ -67,6 +68,11 @@ def check(init: str, image: str, kernel: str, tmp_path: Path) -> None:
         assert run(machine, "id -u ann; id -Gn ann").split() == ["1234", "ann", "adm"]
         assert run(machine, "stat -c '%a %U' ~ann/.ssh/authorized_keys").split() == ["600", "ann"]
         assert run(machine, "cut -d: -f2 /etc/shadow | grep -c '^\\$' || true").strip() == "0"  # nobody can log in
+        owners = run(machine, "stat -c '%a %u:%g' /etc/shadow /usr/bin/su").splitlines()
+        assert owners == ["640 0:42", "4755 0:0"]
+        servers = set(run(machine, "cat /etc/resolv.conf 2>/dev/null || true").splitlines())
+        assert not servers & set(Path("/etc/resolv.conf").read_text().splitlines())  # no copy of the host's
+        assert not any(line.startswith("nameserver") for line in servers)  # and the recipe names none
         mounts = {line.split()[1]: line.split()[2] for line in run(machine, "cat /proc/mounts").splitlines()}
         assert mounts["/"] == ("overlay" if image in ("squashfs", "erofs") else image)
         assert mounts["/scratch"] == "tmpfs"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -37,10 +38,22 @@ def test_a_user_without_ids_is_told_the_command(tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_host_without_newuidmap_is_told_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1001)
     monkeypatch.setattr(process, "find", lambda _program: None)
-    missing = rootless._missing_ids("me", 1001, Path("/etc"))
+    missing = rootless._lack_of_programs()
     assert missing is not None
     assert missing.hint == "sudo apt-get install uidmap"
+
+
+@pytest.mark.parametrize(
+    ("maps", "count"),
+    [
+        (("0 0 4294967295\n", "0 0 4294967295\n"), 4294967295),
+        (("0 1000 1\n1 100000 65536\n", "0 1000 1\n"), 1),
+    ],
+)
+def test_mapped_ids(maps: tuple[str, str], count: int) -> None:
+    assert rootless.mapped_ids(*maps) == count
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Literal
 
 from umlbuild import digest
-from umlbuild.host import process
+from umlbuild.host import libraries, process
+from umlbuild.host.identity import compilers_library
+from umlbuild.kinds.sandboxes import seccomp
 from umlbuild.plan.launch import render
-from umlbuild.specs.launch import Disk, LaunchSettings
+from umlbuild.specs.launch import Disk, LaunchSettings, Share
 
 PROJECT = Path(__file__).resolve().parents[2]
 CACHE = PROJECT / "cache" / "tests"
@@ -103,7 +105,8 @@ def _tree(root: Root) -> Path:
                 suite = "bookworm"
                 process.run(
                     ["mmdebstrap", "--variant=essential", "--include=mount", suite, str(scratch / "root.tar")],
-                    log=CACHE / "mmdebstrap.log", timeout_s=600,
+                    # pytest's own directories are closed to the user namespace of a plain user's mmdebstrap.
+                    log=CACHE / "mmdebstrap.log", timeout_s=600, env={"TMPDIR": "/var/tmp"},
                 )  # fmt: skip
                 process.run(
                     ["tar", "-x", "-C", str(scratch), "--exclude=./dev/*", "-f", str(scratch / "root.tar")],
@@ -163,11 +166,16 @@ def bundle(
     disks: Sequence[Disk] = (),
     state: Literal["persistent", "ephemeral"] = "ephemeral",
     timeout_s: int | None = None,
+    sandbox: Literal["bwrap", "none"] = "bwrap",
+    shares: Sequence[Share] = (),
 ) -> Path:
     """A runnable bundle in `directory` (made if absent)."""
     directory.mkdir(parents=True, exist_ok=True)
     binary = kernel()
     shutil.copy2(binary, directory / "linux")
+    libraries.put_beside(directory / "linux", compilers_library)
+    interpreter = directory / "interpreter"
+    (directory / "seccomp.bpf").write_bytes(seccomp.program(network=False, share=bool(shares)))
     source = image(init, root)
     process.run(
         ["cp", "--sparse=always", "--reflink=auto", "-p", str(source), str(directory / "root.img")],
@@ -189,6 +197,9 @@ def bundle(
         disks=tuple(disks),
         state=state,
         timeout_s=timeout_s,
+        sandbox=sandbox,
+        interpreter=interpreter.read_text().strip() if interpreter.exists() else "",
+        shares=tuple(shares),
     )
     launcher = directory / "run"
     launcher.write_text(render(settings))

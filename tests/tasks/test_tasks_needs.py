@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from umlbuild.errors import HostError
-from umlbuild.host import needs, process
+from umlbuild.host import needs, process, rootless
+from umlbuild.host.debian import release_of_host
 from umlbuild.specs.kernel import KernelSpec
-from umlbuild.specs.rootfs import Method, RootfsSpec
+from umlbuild.specs.model import Spec
+from umlbuild.specs.rootfs import ConfigureSpec, Method, RootfsSpec, Script
 
 ROOTFS = RootfsSpec(
     bootstrap="debootstrap",
@@ -61,12 +63,80 @@ def test_what_is_there_is_not_missing() -> None:
     ]  # fmt: skip
 
 
-def test_programs_depend_on_spec_and_user(monkeypatch: pytest.MonkeyPatch) -> None:
+HERE = ROOTFS.model_copy(
+    update={
+        "bootstrap": "mmdebstrap",
+        "suite": release_of_host(),
+        "method": Method(makes="tar", argv=("mmdebstrap",), fake_argv=("mmdebstrap",)),
+    }
+)
+"""What can be pretended: of the host's own release."""
+OTHER = HERE.model_copy(update={"suite": "forky"})
+UNPACKED = ROOTFS.model_copy(update={"bootstrap": "extract", "method": Method(makes="unpacked")})
+FILES = ConfigureSpec(init="busybox")
+SCRIPTS = ConfigureSpec(init="busybox", scripts=(Script(content="#!/bin/sh\n"),))
+IDS = {"newuidmap", "newgidmap"}
+FAKE = {"fakechroot", "fakeroot"}
+NO_IDS = HostError("me has no ids", "sudo usermod me")
+
+
+@pytest.mark.parametrize(
+    ("spec", "user", "obstacle", "needed", "not_needed"),
+    [
+        (HERE, 0, None, {"mmdebstrap", "unshare"}, IDS | FAKE | {"debootstrap"}),
+        (HERE, 1000, None, {"mmdebstrap", "unshare"} | IDS, FAKE),
+        (HERE, 1000, NO_IDS, {"mmdebstrap"} | FAKE, IDS | {"unshare"}),
+        (HERE, 0, NO_IDS, FAKE, IDS),
+        (OTHER, 1000, NO_IDS, IDS, FAKE),
+        (ROOTFS, 1000, NO_IDS, {"debootstrap"} | IDS, FAKE | {"mmdebstrap"}),
+        (UNPACKED, 1000, NO_IDS, {"dpkg-deb"}, IDS | FAKE | {"unshare"}),
+        (FILES, 1000, NO_IDS, set(), IDS | FAKE | {"unshare", "bwrap"}),
+        (SCRIPTS, 1000, None, {"bwrap", "tar"} | IDS, FAKE),
+        (SCRIPTS, 0, None, {"bwrap", "tar", "unshare"}, IDS),
+    ],
+)
+def test_programs_are_those_of_the_way_that_is_gone(  # noqa: PLR0917
+    monkeypatch: pytest.MonkeyPatch, spec: Spec, user: int, obstacle: HostError | None,
+    needed: set[str], not_needed: set[str],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr(rootless, "obstacle", lambda: obstacle)
+    programs = set(needs.programs_of(spec))
+    assert needed <= programs and not (not_needed & programs)
+
+
+@pytest.mark.parametrize(("spec", "told"), [(HERE, False), (UNPACKED, False), (FILES, False),
+                                            (OTHER, True), (ROOTFS, True), (SCRIPTS, True)])  # fmt: skip
+def test_an_obstacle_is_told_only_where_it_matters(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spec: Spec, told: bool
+) -> None:
+    monkeypatch.setattr(rootless, "obstacle", lambda: NO_IDS)
+    monkeypatch.setattr(needs, "_is_there", lambda _program: True)
+    if not told:
+        assert needs.require_for([spec], tmp_path, ignore) is False
+        return
+    with pytest.raises(HostError) as caught:
+        needs.require_for([spec], tmp_path, ignore)
+    assert (caught.value.message, caught.value.hint) == (NO_IDS.message, NO_IDS.hint)
+
+
+def test_programs_ids_and_room_are_said_in_one_message(
+    path_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Usage:
+        free = 1_000_000
+
+    path_of(dpkg_deb="", tar="", unshare="", debootstrap="", apt_get="exit 1")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    assert {"debootstrap", "newuidmap"} <= set(needs.programs_of(ROOTFS))
-    assert "mmdebstrap" not in needs.programs_of(ROOTFS)
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert "newuidmap" not in needs.programs_of(ROOTFS)
+    monkeypatch.setattr(rootless, "obstacle", lambda: NO_IDS)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _place: Usage)
+    monkeypatch.setenv(needs.MAY_INSTALL, "1")  # what no package mends is told before any is installed
+    with pytest.raises(HostError) as caught:
+        needs.require_for([ROOTFS], tmp_path / "cache", ignore)
+    first, *rest = caught.value.message.splitlines()
+    assert first == "this machine lacks newgidmap, newuidmap"
+    assert [line for line in rest if "MB are free" in line] and NO_IDS.message in rest
+    assert caught.value.hint.startswith("sudo apt-get install uidmap && sudo usermod me; ")
 
 
 def test_all_that_is_missing_is_said_at_once(

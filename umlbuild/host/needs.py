@@ -1,26 +1,26 @@
-"""What the machine must have for each stage: programs, the Debian packages that bring them, and room.
+"""What the machine must have for each stage: programs, the Debian packages that bring them, a fit cache directory,
+and a way to make files of any owner.
 
 Everything that is missing is said at once, before any work, with the one line that mends it; or it is
 installed, when the caller allows that (UMLBUILD_MAY_INSTALL=1, as `./doit` does) and we may (root, or
 `sudo -n`). Never asks for a password, never installs what a stage does not use.
 
 Source: packages of bookworm (dpkg -S); the kernel's needs from Documentation/process/changes.rst, as far
-as ARCH=um uses them (no libelf: objtool is not built; no openssl: nothing is signed); disk figures from
-measured builds (7.3: 1.5 GB of sources).
+as ARCH=um uses them (no libelf: objtool is not built; no openssl: nothing is signed).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from umlbuild.errors import HostError, ToolFailed
-from umlbuild.host import process
+from umlbuild.host import place, process, rootless
+from umlbuild.host.debian import release_of_host
 from umlbuild.specs.model import Spec
-from umlbuild.specs.rootfs import RootfsSpec
+from umlbuild.specs.rootfs import ConfigureSpec, RootfsSpec
 
 MAY_INSTALL = "UMLBUILD_MAY_INSTALL"
 
@@ -34,11 +34,14 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "fakechroot": "fakechroot",
+    "fakeroot": "fakeroot",
     "flex": "flex",
     "gcc": "gcc",
     "ld": "binutils",
     "make": "make",
     "mmdebstrap": "mmdebstrap",
+    "newgidmap": "uidmap",
     "newuidmap": "uidmap",
     "patch": "patch",
     "perl": "perl-base",
@@ -65,10 +68,10 @@ STAGES: dict[str, tuple[str, ...]] = {
     "kernel": (
         "make", "gcc", "ld", "strip", "flex", "bison", "bc", "perl", "depmod", "/usr/include/stdio.h",
     ),
-    "rootfs": ("dpkg-deb", "tar", "unshare"),
-    "configure": ("tar", "unshare"),
+    "rootfs": ("dpkg-deb", "tar"),
+    "configure": (),
     "image": (),
-    "bundle": (),
+    "bundle": ("bwrap",),  # not for the step: its machine runs in that sandbox
 }  # fmt: skip
 """Stage → programs; a spec may add to them, see `programs_of`."""
 
@@ -76,24 +79,38 @@ TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "n
          "slirp4netns", "zstd", *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
 """What the project's own tests use when it is there."""
 
-_ROOM_MB = {
-    "packages": 100, "tools": 30, "kernel_source": 1600, "kernel": 400, "prebuilt_kernel": 100,
-    "rootfs": 500, "configure": 300, "image": 300, "bundle": 10,
-}  # fmt: skip
-"""Stage → megabytes that it takes in the cache, scratch included (a small system)."""
-
 _INSTALL_S = 1200.0
 Note = Callable[[str], None]
 
 
 def programs_of(spec: Spec) -> tuple[str, ...]:
-    """The programs (or files) that the stage of a spec needs on this machine."""
+    """The programs (or files) that the stage of a spec needs on this machine, the way that this user goes."""
     programs = ("setpriv", *STAGES.get(spec.STAGE, ()))  # `process` starts everything through setpriv
     if isinstance(spec, RootfsSpec) and spec.bootstrap in PACKAGES:
         programs += (spec.bootstrap,)
-    if spec.STAGE in ("rootfs", "configure") and os.geteuid() != 0:
-        programs += ("newuidmap",)
-    return programs
+    if isinstance(spec, ConfigureSpec) and spec.scripts:
+        programs += ("tar", "bwrap")
+    if not _makes_owners(spec):
+        return programs
+    if rootless.obstacle() is not None:
+        return (*programs, *(rootless.PROGRAMS["fakeroot"] if _can_pretend(spec) else _of_better_way()))
+    return (*programs, *_of_better_way())
+
+
+def _of_better_way() -> tuple[str, ...]:
+    return rootless.PROGRAMS["root" if os.geteuid() == 0 else "subids"]
+
+
+def _makes_owners(spec: Spec) -> bool:
+    """Whether a step runs programs as (some) root over files of many owners; archives are edited by anybody."""
+    if isinstance(spec, RootfsSpec):
+        return spec.method.makes != "unpacked"
+    return isinstance(spec, ConfigureSpec) and bool(spec.scripts)
+
+
+def _can_pretend(spec: Spec) -> bool:
+    """Whether fakechroot is enough: it loads the host's C library into the root, so both must be of one release."""
+    return isinstance(spec, RootfsSpec) and spec.method.fake_argv is not None and spec.suite == release_of_host()
 
 
 def missing(programs: Iterable[str]) -> list[str]:
@@ -108,8 +125,20 @@ def require_for(specs: Iterable[Spec], cache: Path, note: Note) -> bool:
     Raises: HostError that names everything that is missing.
     """
     specs = list(specs)
-    _require_room([spec.STAGE for spec in specs], cache)
-    return require([program for spec in specs for program in programs_of(spec)], note)
+    programs = [program for spec in specs for program in programs_of(spec)]
+    need_owners = any(_makes_owners(spec) and not _can_pretend(spec) for spec in specs)
+    problems = list(place.problems(cache, [spec.STAGE for spec in specs]))
+    if need_owners and (obstacle := rootless.obstacle()):
+        problems.append(obstacle)
+    if problems:  # no package mends those: install nothing
+        packages = missing(programs)
+        raise _together([*([_lack_of(programs, packages)] if packages else []), *problems])
+    installed = require(programs, note)
+    if installed:
+        rootless.owners.cache_clear()
+    if need_owners and (obstacle := rootless.owners().missing):
+        raise obstacle
+    return installed
 
 
 def require(programs: Iterable[str], note: Note) -> bool:
@@ -122,8 +151,7 @@ def require(programs: Iterable[str], note: Note) -> bool:
         install(packages, note)
         packages = missing(programs)
     if packages:
-        names = ", ".join(sorted({Path(name).name for name in programs if not _is_there(name)}))
-        raise HostError(f"this machine lacks {names}", f"sudo apt-get install {' '.join(packages)}")
+        raise _lack_of(programs, packages)
     return True
 
 
@@ -184,14 +212,16 @@ def _is_there(program: str) -> bool:
     return Path(program).exists() if program.startswith("/") else process.find(program) is not None
 
 
-def _require_room(stages: Iterable[str], cache: Path) -> None:
-    needed_mb = sum(_ROOM_MB.get(stage, 0) for stage in stages)
-    place = cache
-    while not place.exists():
-        place = place.parent
-    free_mb = shutil.disk_usage(place).free // 1_000_000
-    if free_mb < needed_mb:
-        raise HostError(
-            f"{cache}: {free_mb} MB are free, but these steps need about {needed_mb} MB",
-            "make room there, or set UMLBUILD_CACHE to a directory with more",
-        )
+def _lack_of(programs: Iterable[str], packages: Iterable[str]) -> HostError:
+    names = ", ".join(sorted({Path(name).name for name in programs if not _is_there(name)}))
+    return HostError(f"this machine lacks {names}", f"sudo apt-get install {' '.join(packages)}")
+
+
+def _together(problems: Sequence[HostError]) -> HostError:
+    """One error that says them all; its hint can be pasted as far as the fixes are commands."""
+    if len(problems) == 1:
+        return problems[0]
+    hints = [problem.hint for problem in problems]
+    commands = " && ".join(hint for hint in hints if hint.startswith("sudo "))
+    others = [hint for hint in hints if not hint.startswith("sudo ")]
+    return HostError("\n".join(problem.message for problem in problems), "; ".join(filter(None, [commands, *others])))

@@ -50,8 +50,6 @@ _BASE_NO = (
     # With SMP, `transport=tap` panics the guest (vector_reset_stats locks a queue that is NULL), and
     # every boot makes 5000 times as many rt_sigprocmask calls.
     "SMP "
-    # With /dev/mem guest root writes the memory of the UML process itself.
-    "DEVMEM PROC_KCORE "
     # A host directory inside the guest is the share kind's business; hostfs is no boundary.
     "HOSTFS "
     # Channels that open terminals or sockets on the host.

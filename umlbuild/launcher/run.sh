@@ -4,10 +4,11 @@
 # It never writes into the bundle, never lets a path of yours reach UML's command line (UML's parser
 # cannot carry commas, colons or spaces: everything is reached through links in a private directory),
 # and leaves nothing behind: a janitor in its own session ends the machine and removes that directory
-# even if this script is killed with SIGKILL. Needs a POSIX shell, coreutils and util-linux.
+# even if this script is killed with SIGKILL. Needs a POSIX shell, coreutils, util-linux, and what its sandbox needs.
 #
 # Descriptors: 3, 4, 5 UML's stdin, stdout, stderr; 6 "we live", read by the janitor (its 8);
 # 7 the terminal to restore; 8 the lifeline; 9 the lock of the machine's state.
+# The sandbox gets: 3 the filter of system calls, 4 where it says that it stands.
 
 # shellcheck disable=SC2015,SC2317,SC3045
 # (`A && B || refuse` is meant so, functions are called through traps and "$@", dash has ulimit -c)
@@ -35,7 +36,10 @@ stderr. A piped or redirected stdin is typed into that terminal, with Ctrl-D at 
   --no-reboot       a reboot of the guest ends the machine
   --log FILE        append kernel messages to FILE instead of stderr
   --dry-run         print UML's command, one quoted word a line; start and write nothing
-  --allow-root      start although you are root (or UMLBUILD_ALLOW_ROOT=1)
+  --share DIR=PATH  give the guest the host's directory PATH at DIR, instead of the one that the recipe names
+  --user NAME       as whom UML runs when root starts it (default nobody)
+  --allow-root      let UML run as root when you are root (or UMLBUILD_ALLOW_ROOT=1)
+  --no-sandbox      without confinement, where the bundle was built with launch.sandbox = "none"
   --help            this text
 
 For programs that drive a machine:
@@ -45,7 +49,7 @@ For programs that drive a machine:
   --notify SOCKET   a bound datagram socket for mconsole's notifications
   --lifeline        end the machine when stdin reaches its end; nothing is typed into the guest
 
-Environment: UMLBUILD_MEMORY_DIR, where the guest's memory lives (default /dev/shm).
+Environment: UMLBUILD_MEMORY_DIR, where the guest's memory lives (default: a tmpfs).
 
 Exit status: 0-123 the guest's own (what its init wrote to /proc/exitcode), 124 timeout, 125 refused or
 could not start, 126 the guest's kernel panicked, 128+N ended by signal N (130 INT, 143 TERM).
@@ -71,6 +75,7 @@ strays() {
 }
 
 # clean_up INSTANCE SCRATCH TERMINAL-SETTINGS; the terminal is on descriptor 7.
+# SCRATCH is ours alone, and so is the directory that the link `memory` names.
 clean_up() {
     tries=0
     while pids=$(strays "$1") && [ -n "$pids" ] && [ "$tries" -lt 50 ]; do
@@ -84,6 +89,7 @@ clean_up() {
         stty "$3" <&7 2>/dev/null
     fi
     [ -z "$2" ] || rm -rf -- "$2"
+    [ ! -L "$1/memory" ] || rm -rf -- "$(readlink "$1/memory")"
     rm -rf -- "$1" # last: its absence says that nothing is left
 }
 
@@ -98,6 +104,10 @@ if [ "${1-}" = --janitor ]; then # --janitor INSTANCE SCRATCH TERMINAL-SETTINGS
     exit 0
 fi
 
+# --- the sandbox ------------------------------------------------------------------------------------------
+
+#@SANDBOX@
+
 # --- what was asked for -------------------------------------------------------------------------------
 
 # Started with closed descriptors (a daemon's child)? The next file opened would take their place.
@@ -107,6 +117,22 @@ fi
 
 memory=${MEMORY_MIB}M cow='' timeout_s=$TIMEOUT_S log='' runtime='' agent='' notify=''
 ephemeral=$EPHEMERAL reboot=1 dry_run='' lifeline='' allow_root=${UMLBUILD_ALLOW_ROOT:-}
+no_sandbox='' run_as=nobody drop='' locked='' uid=$(id -u)
+
+# Of share number N: "ro" or "rw" in SHARE_MODES, its directory in the guest, SHARE_AT_N, and the host's, SHARE_OF_N.
+share_instead() { # DIR=PATH
+    share=0
+    for _ in $SHARE_MODES; do
+        eval "at=\$SHARE_AT_$share"
+        # shellcheck disable=SC2154  # eval
+        if [ "$at" = "${1%%=*}" ]; then
+            eval "SHARE_OF_$share=\${1#*=}"
+            return
+        fi
+        share=$((share + 1))
+    done
+    refuse "--share $1: this machine has no share at ${1%%=*}" "declare it in the recipe ([[share]])"
+}
 
 while [ $# -gt 0 ]; do
     case $1 in
@@ -123,7 +149,8 @@ while [ $# -gt 0 ]; do
         --dry-run) dry_run=1 ;;
         --allow-root) allow_root=1 ;;
         --lifeline) lifeline=1 ;;
-        --memory | --cow | --name | --timeout | --log | --runtime | --agent | --notify)
+        --no-sandbox) no_sandbox=1 ;;
+        --memory | --cow | --name | --timeout | --log | --share | --user | --runtime | --agent | --notify)
             [ $# -ge 2 ] || refuse "$1: a value is missing" "run --help"
             case $1 in
                 --memory) memory=$2 ;;
@@ -131,6 +158,8 @@ while [ $# -gt 0 ]; do
                 --name) NAME=$2 ;;
                 --timeout) timeout_s=$2 ;;
                 --log) log=$2 ;;
+                --share) share_instead "$2" ;;
+                --user) run_as=$2 ;;
                 --runtime) runtime=$2 ;;
                 --agent) agent="$agent $2" ;;
                 --notify) notify=$2 ;;
@@ -169,11 +198,6 @@ esac
 self=$(readlink -f -- "$0") || refuse "$0: cannot find the bundle that I am in"
 bundle=${self%/*}
 
-if [ "$(id -u)" = 0 ] && [ -z "$allow_root" ]; then
-    refuse "you are root, and whoever breaks out of the guest would be, too" \
-        "start it as an ordinary user, or say --allow-root (UMLBUILD_ALLOW_ROOT=1)"
-fi
-
 [ -x "$bundle/linux" ] || refuse "$bundle/linux: no kernel that I may execute" \
     "copy the bundle whole (cp -a), to a place that is not mounted noexec"
 image=$bundle/root.img
@@ -184,34 +208,66 @@ image_mtime=$(stat -L -c %Y -- "$image")
 [ "$image_size" = "$IMAGE_SIZE" ] || refuse \
     "$image: is damaged: it has $image_size bytes and should have $IMAGE_SIZE" "copy or build the bundle again"
 
+[ -z "$PIN" ] || taskset -c "$PIN" true 2>/dev/null ||
+    refuse "this host has no CPUs $PIN that we may use (launch.pin)" "change launch.pin, or install util-linux"
+[ -z "$NUMA" ] || numactl "--membind=$NUMA" true 2>/dev/null ||
+    refuse "this host has no NUMA node $NUMA that we may use (launch.numa)" "change launch.numa, or install numactl"
+
 scope=0
 [ ! -r /proc/sys/kernel/yama/ptrace_scope ] || read -r scope </proc/sys/kernel/yama/ptrace_scope
-if [ "$scope" = 3 ] || { [ "$scope" = 2 ] && [ "$(id -u)" != 0 ]; }; then
+if [ "$scope" = 3 ] || { [ "$scope" = 2 ] && { [ "$uid" != 0 ] || [ -z "$allow_root" ]; }; }; then
     refuse "this host forbids ptrace (kernel.yama.ptrace_scope = $scope), which UML runs its processes with" \
         "sysctl kernel.yama.ptrace_scope=1 (3 can only be left by rebooting the host)"
 fi
 
 memory_dir=${UMLBUILD_MEMORY_DIR:-}
-if [ -z "$memory_dir" ]; then
-    memory_dir=/dev/shm
-    { [ -d /dev/shm ] && [ -w /dev/shm ]; } || memory_dir=/tmp
-fi
-{ [ -d "$memory_dir" ] && [ -w "$memory_dir" ]; } || refuse \
-    "$memory_dir: the guest's memory cannot live there: not a writable directory" \
-    "set UMLBUILD_MEMORY_DIR to a writable directory, best a tmpfs"
-case ,$(findmnt -n -o OPTIONS -T "$memory_dir" 2>/dev/null | tail -n 1), in
-    *,noexec,*)
-        refuse "$memory_dir: the guest's memory cannot live there: it is mounted noexec" \
-            "mount -o remount,exec $memory_dir, or set UMLBUILD_MEMORY_DIR to another directory"
-        ;;
-esac
-# An image of memory_mib is only touched page by page: too small a tmpfs would kill the guest later.
-free_kib=$(df -Pk -- "$memory_dir" 2>/dev/null |
-    sed -n '2s/.* \([0-9]\{1,\}\) \{1,\}[0-9-]\{1,\}%\{0,1\} .*/\1/p')
-if [ -n "$free_kib" ] && [ "$free_kib" -lt $((memory_mib * 1024)) ]; then
-    refuse "$memory_dir: has $((free_kib / 1024)) MiB free, the guest's memory needs $memory_mib MiB" \
-        "use a smaller --memory, enlarge it (container: --shm-size), or set UMLBUILD_MEMORY_DIR=/var/tmp"
-fi
+check_memory_dir() {
+    { [ -d "$memory_dir" ] && [ -w "$memory_dir" ]; } || refuse \
+        "$memory_dir: the guest's memory cannot live there: not a writable directory" \
+        "set UMLBUILD_MEMORY_DIR to a writable directory, best a tmpfs"
+    case ,$(findmnt -n -o OPTIONS -T "$memory_dir" 2>/dev/null | tail -n 1), in
+        *,noexec,*)
+            refuse "$memory_dir: the guest's memory cannot live there: it is mounted noexec" \
+                "mount -o remount,exec $memory_dir, or set UMLBUILD_MEMORY_DIR to another directory"
+            ;;
+    esac
+    # An image of memory_mib is only touched page by page: too small a tmpfs would kill the guest later.
+    free_kib=$(df -Pk -- "$memory_dir" 2>/dev/null |
+        sed -n '2s/.* \([0-9]\{1,\}\) \{1,\}[0-9-]\{1,\}%\{0,1\} .*/\1/p')
+    if [ -n "$free_kib" ] && [ "$free_kib" -lt $((memory_mib * 1024)) ]; then
+        refuse "$memory_dir: has $((free_kib / 1024)) MiB free, the guest's memory needs $memory_mib MiB" \
+            "use a smaller --memory, enlarge it (container: --shm-size), or set UMLBUILD_MEMORY_DIR=/var/tmp"
+    fi
+}
+sandbox_check
+
+# check_share PATH: what the guest can read or write there must not be what keeps it in.
+check_share() {
+    [ -d "$1" ] || refuse "the share $1: there is no such directory" "mkdir it, or name another: --share DIR=PATH"
+    real=$(readlink -f -- "$1")/
+    while IFS=: read -r _ _ account _ _ home _; do
+        [ "$account" -eq 0 ] || [ "$account" -ge 1000 ] || continue
+        within "$home" && refuse "the share $1: contains the home directory $home" "share a directory below it"
+    done </etc/passwd
+    for path in "$bundle" "${XDG_STATE_HOME:-${HOME:-}/.local/state}/umlbuild" "${cow:-$bundle}" "${HOME:-}"; do
+        within "$path" && refuse "the share $1: contains $path, which the guest must not reach" "share another directory"
+    done
+}
+
+# within PATH: whether it lies in (or is) the directory $real.
+within() {
+    case $(readlink -f -- "${1:-/nonexistent}")/ in
+        //) return 1 ;; # accounts without a home
+        "$real"* | "$real"/*) return 0 ;;
+    esac
+    [ "$real" = // ]
+}
+
+share=0
+for _ in $SHARE_MODES; do
+    eval "check_share \"\$SHARE_OF_$share\""
+    share=$((share + 1))
+done
 
 for fd in $agent; do
     { number "$fd" && [ "$fd" -ge 20 ] && [ -e "/proc/self/fd/$fd" ]; } ||
@@ -227,8 +283,21 @@ if [ -n "$runtime" ]; then
 else
     base=${XDG_RUNTIME_DIR:-}
     case $base in /*) ;; *) base='' ;; esac
-    { [ -n "$base" ] && [ -d "$base" ] && [ -w "$base" ] && plain_path "$base"; } || base=/tmp
+    { [ -z "$drop" ] && [ -n "$base" ] && [ -d "$base" ] && [ -w "$base" ] && plain_path "$base"; } || base=/tmp
 fi
+
+# The whole bundle is read and compared once; after that its files are known by size, times and inode.
+check_bundle() {
+    [ -n "$SUMS" ] || return 0
+    seen=$(cd "$bundle" && printf '%s\n' "$SUMS" | sed 's/^[0-9a-f]*  //' | xargs -d '\n' stat -c '%n %d %i %s %y' 2>/dev/null |
+        cat - "$self" | cksum)
+    checked=${cache:+$cache/umlbuild/checked-$NAME-${seen%% *}}
+    if [ -z "$checked" ] || [ ! -e "$checked" ]; then
+        wrong=$(cd "$bundle" && printf '%s\n' "$SUMS" | sha256sum --check --quiet - 2>&1 | sed -n 's/^\([^:]*\): .*/\1/p' | head -n 1)
+        [ -z "$wrong" ] || refuse "$bundle/$wrong: is not the file that was built" "copy or build the bundle again"
+        [ -z "$checked" ] || [ -n "$dry_run" ] || { mkdir -p "${checked%/*}" && : >"$checked"; } 2>/dev/null || :
+    fi
+}
 
 # --- where the guest's writes go ----------------------------------------------------------------------
 
@@ -248,6 +317,7 @@ elif [ -n "$cow" ]; then
 else
     home=${XDG_STATE_HOME:-}
     case $home in /*) ;; *) home=${HOME:+$HOME/.local/state} ;; esac
+    [ -z "$drop" ] || home=/var/lib # root's own home is closed to others
     [ -n "$home" ] || refuse "no place for the guest's writes: HOME is not set" \
         "set XDG_STATE_HOME, or use --cow FILE or --ephemeral"
     state=$home/umlbuild/$NAME/
@@ -279,10 +349,12 @@ check_cow() {
 
 if [ -z "$ROOT_READ_ONLY" ] && [ -z "$ephemeral" ] && [ -e "$cow" ]; then check_cow; fi
 
-# --- lpj: loops per jiffy, measured once per host and kernel; it halves the time to init ---------------
-
 cache=${XDG_CACHE_HOME:-}
 case $cache in /*) ;; *) cache=${HOME:+$HOME/.cache} ;; esac
+check_bundle
+
+# --- lpj: loops per jiffy, measured once per host and kernel; it halves the time to init ---------------
+
 lpj='' lpj_file=''
 if [ -n "$cache" ]; then
     lpj_key=$({ uname -nm; sed -n '/^model name/{p;q;}' /proc/cpuinfo; printf '%s\n' "$KERNEL_VERSION"; } | cksum)
@@ -301,7 +373,7 @@ if [ -n "$SETARCH" ]; then
     $no_aslr true 2>/dev/null || no_aslr=
 fi
 
-# uml ACTION: call ACTION with the whole command. "$@" of this script are the extra kernel arguments.
+# command_to ACTION WORD...: call ACTION with the whole command; the words are extra kernel arguments.
 command_to() {
     action=$1
     shift
@@ -327,11 +399,18 @@ command_to() {
     else
         set -- "ubd0=$inst/root.cow,$inst/root.img" "$@"
     fi
+    [ -z "$SHARE_MODES" ] || set -- "hostfs=$inst/share" "$@"
     set -- "mem=${memory_mib}M" umid=m "uml_dir=$inst/u/" quiet \
         con=null ssl=null con0=null,fd:2 con1=fd:0,fd:1 "$@"
-    # shellcheck disable=SC2086  # three words or none
-    set -- env -i PATH=/usr/bin:/bin "TERM=${TERM:-linux}" "TMPDIR=$memory_dir" $no_aslr "$inst/linux" "$@"
-    "$action" "$@"
+    perform=$action
+    enter place "$inst/linux" "$@"
+}
+
+# On the processors, and with memory of the NUMA node, that the recipe names.
+place() {
+    [ -z "$NUMA" ] || set -- numactl "--cpunodebind=$NUMA" "--membind=$NUMA" "$@"
+    [ -z "$PIN" ] || set -- taskset -c "$PIN" "$@"
+    "$perform" "$@"
 }
 
 if [ -n "$dry_run" ]; then
@@ -416,8 +495,9 @@ if [ -n "$stateful" ] && [ -z "$ephemeral" ]; then
         refuse "$cow: is in use by another start of this machine${holder:+ (process $holder)}" \
             "end that one, or use another --name, --cow FILE or --ephemeral"
     }
-    # The lock is UML's, too: it lasts as long as anything of the machine lives.
+    # It lasts as long as anything of the machine lives.
     echo "$$" >"$lock"
+    locked=1
 fi
 
 big_endian() { # VALUE BYTES
@@ -441,16 +521,18 @@ make_cow() {
         big_endian 512 4
         big_endian 4096 4
         big_endian 0 4
-        printf %s "$image"
-    } >"$cow.new" && truncate -s $((data + image_size)) -- "$cow.new" && mv -f -- "$cow.new" "$cow" ||
-        refuse "$cow: cannot be made" "free some space there, or use --cow FILE"
+        backing
+    } 2>/dev/null >"$cow.new" && truncate -s $((data + image_size)) -- "$cow.new" && mv -f -- "$cow.new" "$cow" || {
+            rm -f -- "$cow.new"
+            refuse "$cow: cannot be made" "free some space there, or use --cow FILE"
+        }
 }
 
 if [ -z "$ROOT_READ_ONLY" ]; then
     if [ -e "$cow" ]; then
         check_cow
         # The bundle may have been moved.
-        { printf %s "$image"; printf '\0'; } | dd of="$cow" bs=4096 oflag=seek_bytes seek=32 conv=notrunc 2>/dev/null
+        { backing; printf '\0'; } | dd of="$cow" bs=4096 oflag=seek_bytes seek=32 conv=notrunc 2>/dev/null
     else
         make_cow
     fi
@@ -458,6 +540,7 @@ if [ -z "$ROOT_READ_ONLY" ]; then
 fi
 ln -s -- "$image" "$inst/root.img"
 ln -s -- "$bundle/linux" "$inst/linux"
+mkdir -p "$inst/box" # what is handed to the guest as a disk
 [ -z "$notify" ] || [ "$notify" = "$inst/notify" ] || ln -s -- "$(absolute "$notify")" "$inst/notify"
 
 for disk in $DISKS; do # UNIT:FILE:copy|shared:ID:FLAGS
@@ -476,9 +559,32 @@ for disk in $DISKS; do # UNIT:FILE:copy|shared:ID:FLAGS
     fi
 done
 
+if [ -n "$SHARE_MODES" ]; then
+    mkdir "$inst/share"
+    share=0
+    for _ in $SHARE_MODES; do
+        eval "ln -s -- \"\$SHARE_OF_$share\" \"\$inst/share/\$share\""
+        share=$((share + 1))
+    done
+fi
+
+sandbox_prepare
+if [ -n "$drop" ]; then
+    for file in "$inst" "$inst/box" "$inst/share" "$inst/notify" "$inst/memory" "${state%/*}" "$inst/root.cow" "$inst"/disk*; do
+        [ ! -e "$file" ] || chown "$drop_uid:$drop_gid" "$file"
+    done
+fi
+
 # --- start -----------------------------------------------------------------------------------------------
 
-ulimit -c 0
+# No core dumps; no file grows beyond the largest that the machine has a right to; descriptors enough for 14 disks.
+largest_kib=$((memory_mib * 1024))
+for file in "$inst/root.cow" "$inst/root.img" "$inst"/disk*; do
+    [ -e "$file" ] || continue
+    size_kib=$(($(stat -L -c %s -- "$file") / 1024 + 1))
+    [ "$size_kib" -le "$largest_kib" ] || largest_kib=$size_kib
+done
+limit() { ulimit -c 0 && ulimit -f $((largest_kib * 2)) && ulimit -n 4096; } 2>/dev/null
 
 # UML sets O_NONBLOCK on what it is given and leaves it so: give it descriptions of its own where they can be
 # had (the trial is by $$: in the subshell, 2 is /dev/null). A pipe at its end would hang the guest's terminal up (and panic 7.x): it is fed through a fifo.
@@ -512,14 +618,28 @@ if [ -t 1 ]; then
 elif [ -p /proc/self/fd/1 ]; then
     if (: >/proc/$$/fd/1) 2>/dev/null; then exec 4>/proc/self/fd/1; fi
 fi
+pump=
 if [ -n "$log" ]; then
     (: >>"$log") 2>/dev/null || refuse "--log $log: cannot be written"
-    exec 5>>"$log"
+    mkfifo "$inst/log"
+    # shellcheck disable=SC2094  # the fifo and the file have different names
+    ( # a guest that prints for ever does not fill the disk
+        cd "$inst" || exit
+        trap '' INT TERM HUP QUIT
+        exec 6>&- 9>&- <log >>"$log" 2>/dev/null
+        head -c $((LOG_MIB << 20))
+        [ "$(head -c 1 | wc -c)" = 0 ] || echo "[this log is full: $LOG_MIB MiB]"
+        exec cat >/dev/null
+    ) &
+    pump=$!
+    exec 5>"$inst/log"
 elif [ -t 2 ]; then
     if (: <>/proc/$$/fd/2) 2>/dev/null; then exec 5<>/proc/self/fd/2; fi
 elif [ -p /proc/self/fd/2 ]; then
     if (: >/proc/$$/fd/2) 2>/dev/null; then exec 5>/proc/self/fd/2; fi
 fi
+
+NO_PTRACE='check_ptrace|ptrace.*not permitted' # in what a healthy start says, ptrace is "OK"
 
 await() { # the real status of process $uml, however often a signal wakes us
     while :; do
@@ -531,20 +651,25 @@ await() { # the real status of process $uml, however often a signal wakes us
 
 if [ -n "$lpj_file" ] && [ -z "$lpj" ] && command -v timeout >/dev/null; then
     # A boot without a root file system gets as far as the measurement, and no further.
-    mkdir "$inst/p" "$inst/probe"
-    (
-        cd "$inst/probe" || exit
-        # shellcheck disable=SC2086  # three words or none
-        exec timeout -s KILL 15 env -i PATH=/usr/bin:/bin "TMPDIR=$memory_dir" $no_aslr "$inst/linux" mem=32M \
-            umid=p "uml_dir=$inst/p/" con=null ssl=null con0=null,fd:1 root=/dev/ubda noreboot
-    ) </dev/null >"$inst/probe.log" 2>&1 6>&- 7>&- 9>&- &
-    uml=$!
+    probe() {
+        (
+            cd "$inst/probe" || exit
+            exec </dev/null >"$inst/probe.log" 2>&1 6>&- 7>&- 9>&-
+            limit
+            sandbox_exec timeout -s KILL 15 "$@"
+        ) &
+        uml=$!
+    }
+    mkdir "$inst/probe"
+    was_locked=$locked locked=
+    enter probe "$inst/linux" mem=32M umid=p "uml_dir=$inst/u/" con=null ssl=null con0=null,fd:1 root=/dev/ubda noreboot
+    locked=$was_locked
     await
     uml=
     lpj=$(sed -n 's/.*lpj=\([0-9]\{1,10\}\).*/\1/p' "$inst/probe.log" | head -n 1)
     if [ -n "$lpj" ] && [ -z "$ended" ]; then
         { mkdir -p "${lpj_file%/*}" && echo "$lpj" >"$lpj_file.$$" && mv -f "$lpj_file.$$" "$lpj_file"; } 2>/dev/null || :
-    elif [ -z "$ended" ] && grep -qi ptrace "$inst/probe.log"; then
+    elif [ -z "$ended" ] && grep -qE "$NO_PTRACE" "$inst/probe.log"; then
         tail -n 5 "$inst/probe.log" >&2
         refuse "this host does not let UML use ptrace" \
             "in a container: --cap-add SYS_PTRACE or --security-opt seccomp=unconfined"
@@ -554,15 +679,15 @@ fi
 start() {
     (
         cd "$inst" || exit 125
-        exec "$@" <&3 >&4 2>&5 3>&- 4>&- 5>&- 6>&- 7>&- 8>&-
+        exec <&3 >&4 2>&5 3>&- 4>&- 5>&- 6>&- 7>&- 8>&-
+        limit
+        sandbox_exec "$@"
     ) &
     uml=$!
 }
 
-mkdir "$inst/u"
-touch -t 200001010000 "$inst/u" # UML makes its directory there when it boots: that changes this time
-untouched=$(stat -c %Y "$inst/u")
 [ -z "$ended" ] || exit "$ended"
+sandbox_watch
 command_to start "$@"
 exec 3>&- 4>&- 5>&-
 if [ -n "$timeout_s" ]; then
@@ -575,6 +700,7 @@ if [ -n "$timeout_s" ]; then
 fi
 [ -z "$ended" ] || end "$ended" # a signal came while it was being started
 await
+[ -z "$pump" ] || wait "$pump"
 
 if [ -n "$ended" ]; then
     [ "$ended" != 124 ] || say "ended after $timeout_s s (--timeout)"
@@ -586,7 +712,8 @@ case $status in
         exit 126
         ;;
     1)
-        if [ "$(stat -c %Y "$inst/u")" = "$untouched" ]; then
+        if ! booted; then
+            sandbox_explain
             refuse "UML could not start; what it said is above" \
                 "look for ptrace (containers), memory (--memory) or arguments that it does not know"
         fi

@@ -9,6 +9,7 @@ from typing import Any
 
 import tomli_w
 
+from umlbuild.kinds.sandboxes import seccomp
 from umlbuild.lock import Lock
 from umlbuild.plan import cmdline, machine
 from umlbuild.plan.image import disk_steps, image_step, tools_step
@@ -54,6 +55,9 @@ def plan_of(
     spec = BundleSpec(
         name=recipe.name,
         launcher=machine.launcher_of(recipe, words),
+        filter=seccomp.program(
+            network=any(net.transport.kind != "fd" for net in recipe.network), share=bool(recipe.share)
+        ).hex(),
         cmdline=" ".join(words),
         recipe=effective(recipe),
     )

@@ -28,6 +28,10 @@ def words_of(recipe: Recipe, file: str) -> tuple[str, ...]:
         if image.root_flags:
             words.append(f"rootflags={image.root_flags}")
     words += [vector_of(recipe, number) for number in range(len(recipe.network))]
+    if recipe.launch.trust_userspace:
+        words.append("seccomp=on")
+    if recipe.launch.cpus > 1:
+        words.append(f"ncpus={recipe.launch.cpus}")
     words += recipe.launch.cmdline
     length = sum(len(word.encode()) + 1 for word in words)
     if length > LIMIT:

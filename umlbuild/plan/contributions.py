@@ -23,13 +23,23 @@ def contributions_of(recipe: Recipe) -> Iterator[tuple[str, Contribution]]:
         autologin=root.autologin,
         has_network=bool(recipe.network),
         is_bare=root.bootstrap.kind == "extract",
+        has_modules=has_modules(recipe),
     )
     yield f"rootfs.init = {root.init.kind}", root.init.contribute(guest)
     if recipe.network:
         yield "network", Contribution(kconfig=symbols.NETWORK, optional_kconfig=symbols.NETWORK_OPTIONAL)
     if any(net.address6 != "none" for net in recipe.network):
         yield "network: address6", Contribution(kconfig=symbols.IPV6)
+    if recipe.share:
+        yield "share", Contribution(kconfig=symbols.HOSTFS)
     yield "kernel.modules", Contribution(kconfig=_module_support(recipe))
+    loads = has_modules(recipe)
+    for name, item in recipe.hardening.on(has_modules=loads).items():
+        yield f"hardening.{name}", Contribution(kconfig=item.kconfig, optional_kconfig=item.optional_kconfig)
+    if (sysctls := recipe.hardening.entry(has_modules=loads)) is not None:
+        yield "hardening", Contribution(entries=(sysctls,))
+    if recipe.launch.cpus > 1:
+        yield "launch.cpus", Contribution(kconfig={"SMP": "y", "NR_CPUS": str(max(2, recipe.launch.cpus))})
     if root.timezone != "Etc/UTC":
         yield "rootfs.timezone", Contribution(packages=("tzdata",))
     if root.locale != "C.UTF-8":

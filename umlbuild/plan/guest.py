@@ -14,6 +14,9 @@ from umlbuild.recipe import Recipe
 from umlbuild.recipe.network import Network
 from umlbuild.specs.rootfs import Entry
 
+SHARES = "/usr/lib/umlbuild/shares"
+"""Where the guest mounts what the launcher's `hostfs=` names: directories 0, 1, … in the recipe's order."""
+
 
 def entries_of(recipe: Recipe) -> Iterator[Entry]:
     """Every file that the recipe's tables stand for."""
@@ -62,6 +65,11 @@ def fstab_of(recipe: Recipe) -> str:
     for tmpfs in recipe.rootfs.tmpfs:
         options = f"size={tmpfs.size},mode={tmpfs.mode},nosuid,nodev"
         rows.append(("tmpfs", tmpfs.path, "tmpfs", options, "0", "0"))
+    if recipe.share:
+        # All of them are one mount: an option that names a part is spelled differently by each kernel and mount(8).
+        rows.append(("none", SHARES, "hostfs", "nosuid,nodev", "0", "0"))
+    for number, share in enumerate(recipe.share):
+        rows.append((f"{SHARES}/{number}", share.guest, "none", "bind", "0", "0"))
     head = "# <device>\t<mount point>\t<type>\t<options>\t<dump>\t<pass>\n"
     return head + "".join("\t".join(row) + "\n" for row in rows)
 
@@ -119,4 +127,5 @@ def _interface(name: str, net: Network) -> Iterator[str]:
 
 def _mount_points(recipe: Recipe) -> set[str]:
     points = {disk.mount for disk in recipe.disk if disk.mount is not None}
-    return points | {tmpfs.path for tmpfs in recipe.rootfs.tmpfs}
+    points |= {tmpfs.path for tmpfs in recipe.rootfs.tmpfs}
+    return points | {share.guest for share in recipe.share} | ({SHARES} if recipe.share else set())

@@ -19,8 +19,10 @@ ARCHITECTURE = "amd64"
 """UML runs on the architecture of its host; only x86-64 is supported so far."""
 
 COMPILERS = ("gcc", "ld")
-"""Programs whose version shapes a kernel's bytes."""
+"""Programs whose version shapes a kernel's configuration and bytes."""
 
+LIBRARIES = ("ldd", "libgcc_s.so.1")
+"""What is linked into a kernel or put beside it: ldd's version is the C library's."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ def kernel_step(recipe: Recipe, lock: Lock, files: Files, identity: Identity) ->
         assert packages is not None
         wanted = recipe.image.contribute().kconfig
         built_in = tuple(sorted(symbol for symbol, value in wanted.items() if value == "y"))
-        spec = PrebuiltKernelSpec(pin=lock.kernel[0], built_in=built_in)
+        spec = PrebuiltKernelSpec(pin=lock.kernel[0], libraries=lock.kernel[1:], built_in=built_in)
         return Step(spec, f"kernel {lock.kernel[0].version} (prebuilt)", {"packages": packages})
     tree, source_step = _source_steps(recipe, lock, files, packages)
     inputs = {"source": source_step} if source_step else {}
@@ -52,7 +54,7 @@ def kernel_step(recipe: Recipe, lock: Lock, files: Files, identity: Identity) ->
         KernelSpec(tree=tree),
         f"kernel {_version_text(lock)}".rstrip(),
         {**inputs, "config": config},
-        tools=compilers,
+        tools=(*compilers, *(identity(name) for name in LIBRARIES)),
         sources=files.paths,
     )
 
@@ -79,7 +81,8 @@ def requests_of(recipe: Recipe, files: Files) -> list[Request]:
 def _package_step(lock: Lock) -> Step:
     if not lock.kernel:
         raise LockError("the lock names no kernel package", "remove the lock and build again")
-    spec = PackagesSpec(suite=None, architecture=ARCHITECTURE, pins=lock.kernel)
+    pins = tuple(sorted(lock.kernel, key=lambda pin: pin.name))
+    spec = PackagesSpec(suite=None, architecture=ARCHITECTURE, pins=pins)
     return Step(spec, f"package {lock.kernel[0].name} {lock.kernel[0].version}")
 
 

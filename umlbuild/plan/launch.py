@@ -1,4 +1,4 @@
-"""Renders the text of a bundle's launcher: the template with one line replaced by shell assignments. Pure."""
+"""Renders the text of a bundle's launcher: a template, its settings as shell assignments, and one sandbox. Pure."""
 
 from __future__ import annotations
 
@@ -8,20 +8,28 @@ from importlib import resources
 
 from umlbuild.specs.launch import Disk, LaunchSettings
 
-MARK = "#@SETTINGS@\n"
+MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n")
 
 
 def template() -> str:
-    """The launcher's text before its settings are filled in."""
+    """The launcher's text before settings and sandbox are filled in."""
     return (resources.files("umlbuild.launcher") / "run.sh").read_text()
+
+
+def sandbox(kind: str) -> str:
+    """The shell functions of one sandbox."""
+    return (resources.files("umlbuild.launcher") / "sandboxes" / f"{kind}.sh").read_text()
 
 
 def render(settings: LaunchSettings) -> str:
     """The whole text of `run`."""
-    before, mark, after = template().partition(MARK)
-    assert mark and MARK not in after
-    lines = [f"{name}={shlex.quote(value)}\n" for name, value in _assignments(settings)]
-    return before + "".join(lines) + after
+    text = template()
+    assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in _assignments(settings))
+    for mark, filling in zip(MARKS, (assignments, sandbox(settings.sandbox)), strict=True):
+        before, found, after = text.partition(mark)
+        assert found and mark not in after
+        text = before + filling + after
+    return text
 
 
 def kernel_words(settings: LaunchSettings) -> tuple[list[str], list[str]]:
@@ -55,6 +63,16 @@ def _assignments(settings: LaunchSettings) -> list[tuple[str, str]]:
         ("SETARCH", _flag(settings.setarch)),
         ("EPHEMERAL", _flag(settings.state == "ephemeral")),
         ("TIMEOUT_S", "" if settings.timeout_s is None else str(settings.timeout_s)),
+        ("PIN", settings.pin),
+        ("NUMA", settings.numa),
+        ("LOG_MIB", str(settings.log_mib)),
+        ("INTERPRETER", settings.interpreter),
+        ("SUMS", settings.sums),
+        ("HOST_NETWORK", _flag(settings.host_network)),
+        ("HOST_PATHS", " ".join(settings.host_paths)),
+        ("SHARE_MODES", " ".join("rw" if share.writable else "ro" for share in settings.shares)),
+        *((f"SHARE_AT_{number}", share.guest) for number, share in enumerate(settings.shares)),
+        *((f"SHARE_OF_{number}", share.host) for number, share in enumerate(settings.shares)),
     ]
 
 

@@ -6,7 +6,7 @@ from umlbuild.kinds.size import bytes_of
 from umlbuild.plan.image import disks_of
 from umlbuild.plan.launch import render
 from umlbuild.recipe import Recipe
-from umlbuild.specs.launch import Disk, LaunchSettings
+from umlbuild.specs.launch import Disk, LaunchSettings, Share
 
 
 def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
@@ -33,5 +33,14 @@ def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
         root_read_only=recipe.image.read_only,
         state=recipe.launch.state,
         timeout_s=recipe.launch.timeout,
+        pin=",".join(map(str, recipe.launch.pin)),
+        numa="" if recipe.launch.numa is None else str(recipe.launch.numa),
+        sandbox=recipe.launch.sandbox.kind,
+        interpreter="@INTERPRETER@",
+        sums="@SUMS@",
+        host_network=any(net.transport.HOST_NETWORK for net in recipe.network),
+        host_paths=tuple(dict.fromkeys(path for net in recipe.network for path in net.transport.host_paths)),
+        shares=tuple(Share(host=s.host, guest=s.guest, writable=s.writable) for s in recipe.share),
+        log_mib=bytes_of(recipe.launch.log_limit) >> 20,
     )
     return render(settings)

@@ -23,7 +23,7 @@ class Wishes(Model):
     """Sorted."""
     mirror: str | None
     kernel: PackageWish | None
-    """A kernel that comes from a package."""
+    """A kernel that comes from a package, and its libraries."""
     tools_suite: str = TOOLS_SUITE
     tools: tuple[str, ...]
     """Packages of the programs that write the images."""

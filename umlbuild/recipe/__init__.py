@@ -10,11 +10,13 @@ from typing import Literal
 
 from pydantic import Field
 
+from umlbuild.kinds.hardening import Hardening
 from umlbuild.kinds.images import Disk, Image
 from umlbuild.recipe.kernel import Kernel
 from umlbuild.recipe.launch import Launch
 from umlbuild.recipe.network import Network
 from umlbuild.recipe.rootfs import Rootfs
+from umlbuild.recipe.share import Share
 from umlbuild.recipe.types import RecipeName
 from umlbuild.specs.model import Model
 
@@ -34,4 +36,7 @@ class Recipe(Model):
     """Data disks besides the root, ubdb first."""
     network: tuple[Network, ...] = Field(default=(), max_length=16)
     """Interfaces, vec0 first."""
+    share: tuple[Share, ...] = Field(default=(), max_length=16)
+    """Directories of the host that the guest sees."""
+    hardening: Hardening = Hardening()
     launch: Launch = Launch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from umlbuild.kconfig import spelled
 from umlbuild.kinds.images.readonly import ReadOnlyKind
 from umlbuild.kinds.size import bytes_of
 from umlbuild.recipe import Recipe
@@ -24,7 +25,9 @@ def problems(recipe: Recipe) -> list[str]:
         *_paths(recipe),
         *_disks(recipe),
         *_network(recipe),
+        *_shares(recipe),
         *_launch(recipe),
+        *_hardening(recipe),
     ]
 
 
@@ -109,6 +112,8 @@ def _paths(recipe: Recipe) -> Iterator[str]:
     for number, disk in enumerate(recipe.disk):
         if disk.mount is not None:
             yield from _claim(mounts, disk.mount, f"disk[{number}].mount")
+    for number, share in enumerate(recipe.share):
+        yield from _claim(mounts, share.guest, f"share[{number}].guest")
 
 
 def _disks(recipe: Recipe) -> Iterator[str]:
@@ -136,15 +141,65 @@ def _network(recipe: Recipe) -> Iterator[str]:
     yield from _twice("network: transport.ifname", taps)
 
 
+def _shares(recipe: Recipe) -> Iterator[str]:
+    if recipe.share and not recipe.launch.sandbox.CONFINES:
+        yield (
+            "share: needs a sandbox: without one the guest reaches the whole host through it "
+            "(mount -o /..); use launch.sandbox = \"bwrap\""
+        )
+    if recipe.share and recipe.kernel.options.get("HOSTFS") in (False, "n"):
+        yield "share: kernel.options.HOSTFS is off"
+
+
 def _launch(recipe: Recipe) -> Iterator[str]:
     if bytes_of(recipe.launch.memory) < MINIMUM_MEMORY:
         yield f"launch.memory: {recipe.launch.memory} is too little; a guest needs 32M at least"
+    yield from _trust(recipe)
     for word in recipe.launch.cmdline:
         if word == "--":
             yield "launch.cmdline: arguments of init do not belong here (use init = { kind = \"script\" … })"
         for ours in _CMDLINE_OURS:
             if word.startswith(ours):
                 yield f"launch.cmdline: {word!r}: {ours.rstrip('=')} is set by other fields of the recipe"
+
+
+SECCOMP = (6, 16)
+"""The first kernel with `seccomp=`. Absent in 6.12, there in 7.2 (arch/um/os-Linux/start_up.c)."""
+
+
+def _trust(recipe: Recipe) -> Iterator[str]:
+    """What needs UML's `seccomp` mode, and what that needs."""
+    launch, source = recipe.launch, recipe.kernel.source
+    version = source.version_of()
+    if launch.cpus > 1 and not launch.trust_userspace:
+        yield (
+            "launch.cpus: several CPUs need launch.trust_userspace = true: "
+            "the guest's programs can then reach all of the guest's memory"
+        )
+    if launch.trust_userspace and version is not None and version < SECCOMP:
+        yield "launch.trust_userspace: this kernel runs programs by ptrace only; use one from 7.0 on"
+    if launch.cpus > 1 and source.kind == "prebuilt":
+        yield "launch.cpus: the distribution's kernels know one CPU; build one from source"
+    if launch.cpus > 1:
+        for number, net in enumerate(recipe.network):
+            if net.transport.kind == "tap":
+                yield (
+                    f"network[{number}].transport: tap panics a kernel with several CPUs when the interface comes up "
+                    "(vector_reset_stats); use bess or fd"
+                )
+    if recipe.launch.pin and len(set(launch.pin)) != len(launch.pin):
+        yield "launch.pin: a CPU is there twice"
+    if any(not 0 <= cpu <= 4095 for cpu in launch.pin):
+        yield "launch.pin: CPUs have numbers from 0"
+
+
+def _hardening(recipe: Recipe) -> Iterator[str]:
+    """What the profile forbids must be allowed by its name."""
+    for name, item in recipe.hardening.on(has_modules=True).items():
+        for symbol, value in (*item.kconfig.items(), *item.optional_kconfig.items()):
+            asked = recipe.kernel.options.get(symbol)
+            if asked is not None and spelled(asked) != value:
+                yield f"kernel.options.{symbol}: hardening.{name} is on; say hardening.{name} = false, too"
 
 
 def _claim(mounts: dict[str, str], path: str, at: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from umlbuild.errors import RecipeError
 from umlbuild.recipe import Recipe, checks
 from umlbuild.recipe.retell import retell
 
-SHORT_FORMS = (("rootfs", "init"), ("rootfs", "bootstrap"), ("kernel", "source"))
+SHORT_FORMS = (("rootfs", "init"), ("rootfs", "bootstrap"), ("kernel", "source"), ("launch", "sandbox"))
 """Fields where `x = "word"` means `x = { kind = "word" }`."""
 
 Read = Callable[[str], str]

@@ -121,6 +121,7 @@ class Machine:
         reboot: bool = False,
         allow_root: bool = False,
         arguments: Sequence[str] = (),
+        options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         on_console: Callable[[bytes], None] | None = None,
     ) -> Machine:
@@ -128,6 +129,7 @@ class Machine:
 
         `ephemeral` and `cow` as the launcher's options (None: what the bundle says); `timeout_s` is for its whole
         life; `reboot`: a reboot of the guest restarts it instead of ending it; `arguments`: more kernel arguments;
+        `options`: more of the launcher's;
         `on_console` is handed all that the guest's terminal and kernel say, from a thread.
 
         Raises: HostError if the bundle has no launcher that can be executed.
@@ -135,7 +137,7 @@ class Machine:
         launcher = bundle.resolve() / "run"
         if not os.access(launcher, os.X_OK):
             raise HostError(f"{bundle}: is not a bundle: it has no launcher `run`", "build it: doit build recipe=…")
-        options = ["--lifeline"]
+        options = ["--lifeline", *options]
         for option, value in (("--memory", memory), ("--cow", cow), ("--name", name), ("--timeout", timeout_s)):
             options += [option, str(value)] if value is not None else []
         options += ["--ephemeral"] * bool(ephemeral) + ["--no-reboot"] * (not reboot)

@@ -27,10 +27,11 @@ _REMOVE_S = 10.0
 
 
 class Mailbox:
-    """The disk of one machine; its file lies in the machine's private directory, which has a plain name."""
+    """The disk of one machine; its file lies in `box`, which has the same name inside the sandbox."""
 
     def __init__(self, home: Path, mconsole_socket: Path) -> None:
-        self._file = home / "mail"
+        (home / "box").mkdir(mode=0o700, exist_ok=True)
+        self._file = home / "box" / "mail"
         self._socket = mconsole_socket
 
     @contextlib.contextmanager

@@ -44,8 +44,8 @@ class Orders:
     cow: str | None = None
     timeout_s: int | None = None
     reboot: bool = True
-    allow_root: bool = False
     arguments: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
 
 
 def start(orders: Orders) -> None:
@@ -162,11 +162,15 @@ class Supervisor:
         assert isinstance(command, list) and isinstance(timeout_s, int | float)
         env, cwd = request.get("env"), request.get("cwd")
         assert isinstance(env, dict | None) and isinstance(cwd, str | None)
-        result = self._machine.exec(
-            [str(word) for word in command], timeout_s=timeout_s, env=env, cwd=cwd,
-            on_stdout=sink(b"O"), on_stderr=sink(b"E"), cancelled=cancelled,
-        )  # fmt: skip
-        return result.status
+        with contextlib.ExitStack() as stack:
+            # A file that the client, who is the same user, holds open until we have answered.
+            path = request.get("stdin")
+            assert isinstance(path, str | None)
+            stdin = stack.enter_context(open(path, "rb")) if path else None
+            return self._machine.exec(
+                [str(word) for word in command], timeout_s=timeout_s, env=env, cwd=cwd, stdin=stdin,
+                on_stdout=sink(b"O"), on_stderr=sink(b"E"), cancelled=cancelled,
+            ).status  # fmt: skip
 
 
 def main(text: str) -> None:
@@ -190,7 +194,7 @@ def _machine(orders: Orders) -> Machine:
     return Machine.start(
         Path(orders.bundle), name=orders.name, memory=orders.memory, ephemeral=orders.ephemeral,
         cow=Path(orders.cow) if orders.cow else None, timeout_s=orders.timeout_s, reboot=orders.reboot,
-        allow_root=orders.allow_root, arguments=orders.arguments,
+        arguments=orders.arguments, options=orders.options,
     )  # fmt: skip
 
 

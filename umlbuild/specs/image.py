@@ -58,7 +58,7 @@ class ImageSpec(Spec):
     spare: int = 0
     """Free bytes to add to an automatic size."""
     populate: Literal["tar", "protofile", "empty"]
-    """How the commands get the content: the tar itself; an xfs {protofile} made of it; not at all."""
+    """How the content is got: the tar itself; an xfs {protofile} made of it; not at all."""
     commands: tuple[Command, ...]
     """Run in order; none leaves a raw disk of zeros."""
     fixups: Literal["debugfs", "xfs_db"] | None = None
@@ -69,5 +69,7 @@ class ImageSpec(Spec):
     """(name, value) for the commands; {work} is filled in."""
     preload: tuple[str, ...] = ()
     """Libraries of the tools tree to preload into the commands."""
-    settle: Literal["btrfs"] | None = None
-    """A file system whose tool draws random identifiers that no option sets; the stage replaces them."""
+    writer: Literal["btrfs"] | None = None
+    """A file system that the stage writes itself, before the commands, which then only check it."""
+    label: str | None = None
+    """Volume label, for the stage's own writer; the commands have it in their words."""

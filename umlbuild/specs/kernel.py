@@ -74,19 +74,28 @@ class KernelSpec(Spec):
     """The kernel stage. Input `config`, and `source` if there is no `tree`. Output: `linux` (stripped),
     `config`, `release` (one line), `modules.tar` (`lib/modules/<release>/…` with depmod's files, owned by
     root, nothing for the directories above; an empty archive without MODULES).
+
+    `linux` is static from kernel 7.0 on (by the source's own version). An older one is dynamic; then there is
+    also `lib/` (its libraries and their loader, plain files) and `interpreter` (one line: where `linux` expects
+    the loader).
     """
 
     STAGE: ClassVar[str] = "kernel"
+    VERSION: ClassVar[int] = 2
 
     tree: str | None
     """Digest of an unpatched user's tree; None: `linux/` of the kernel-source step."""
 
 
 class PrebuiltKernelSpec(Spec):
-    """The prebuilt-kernel stage: a user-mode-linux package. Input `packages`. Output: as the kernel stage."""
+    """The prebuilt-kernel stage: a user-mode-linux package. Input `packages`. Output: as the kernel stage's,
+    dynamic.
+    """
 
     STAGE: ClassVar[str] = "prebuilt_kernel"
 
     pin: DebPin
+    libraries: tuple[DebPin, ...]
+    """Packages that have the libraries which the kernel runs with."""
     built_in: tuple[str, ...] = ()
     """Symbols that must not be modules: the root's file system. Sorted."""

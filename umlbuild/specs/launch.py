@@ -50,6 +50,16 @@ class Disk(Model):
         return flags
 
 
+class Share(Model):
+    """A directory of the host that the guest sees."""
+
+    host: str
+    """Its path there."""
+    guest: str
+    """Where the guest has it: by this, `run --share` tells shares apart."""
+    writable: bool = False
+
+
 class LaunchSettings(Model):
     """All that distinguishes one bundle's launcher from another's."""
 
@@ -74,6 +84,24 @@ class LaunchSettings(Model):
     """Whether the guest's writes are kept unless the user says otherwise."""
     timeout_s: Annotated[int, Field(gt=0)] | None = None
     """Seconds after which the machine is ended; None: never."""
+    pin: Annotated[str, Field(pattern=r"^[0-9,]*$")] = ""
+    """CPUs of the host, as taskset wants them."""
+    numa: Annotated[str, Field(pattern=r"^[0-9]*$")] = ""
+    """NUMA node of the host."""
+    sandbox: Literal["bwrap", "none"] = "bwrap"
+    """What stands between the guest and the host; a file of `umlbuild/launcher/sandboxes/`."""
+    interpreter: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9/._-]+|@INTERPRETER@|)$")] = ""
+    """The path at which the kernel's program wants its loader; empty for a static one. Loader and libraries are in the
+    bundle's `lib/`."""
+    sums: str = ""
+    """The bundle's other files as sha256sum(1) prints them; empty: they are not checked."""
+    host_network: bool = False
+    """Whether a transport needs the host's network namespace."""
+    host_paths: tuple[Word, ...] = ()
+    """Devices and sockets of the host that transports open."""
+    shares: tuple[Share, ...] = ()
+    log_mib: Annotated[int, Field(gt=0)] = 64
+    """Where `run --log` stops to write, in MiB."""
 
     @field_validator("cmdline")
     @classmethod

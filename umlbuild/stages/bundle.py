@@ -6,6 +6,7 @@ Images are hard links to their store entries where that is possible, so a bundle
 from __future__ import annotations
 
 import re
+import shlex
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,29 +42,46 @@ def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     images = {"root.img": _input(inputs, "image", "root.img")}
     for role in sorted((role for role in inputs if role.startswith("disk")), key=lambda role: int(role[4:])):
         images[f"{role}.img"] = _input(inputs, role, "root.img")
-    files: list[_File] = []
     for name, source in images.items():
         context.note(name)
         sparse.link_or_copy(source, out / name)
-        files.append(_described(out / name))
+    interpreter = _put_kernel(inputs["kernel"], out)
+    for name, content in (("recipe.toml", spec.recipe.encode()), ("seccomp.bpf", bytes.fromhex(spec.filter))):
+        (out / name).write_bytes(content)
+        (out / name).chmod(0o644)
+    files = [_described(path, out) for path in sorted(out.rglob("*")) if path.is_file()]
     release = _input(inputs, "kernel", "release").read_text().strip()
-    sparse.copy(_input(inputs, "kernel", "linux"), out / "linux")
-    values = {"KERNEL_RELEASE": release}
+    values = {
+        "KERNEL_RELEASE": release,
+        "INTERPRETER": interpreter,
+        "SUMS": shlex.quote("\n".join(f"{file.sha256}  {file.name}" for file in files)),
+    }
     for file in files:
-        word = "IMAGE" if file.name == "root.img" else file.name.removesuffix(".img").upper()
-        values |= {
-            f"{word}_SIZE": str(file.size),
-            f"{word}_MTIME": str(file.mtime),
-            f"{word}_ID": file.sha256[:_ID_DIGITS],
-        }
+        if file.name in images:
+            word = "IMAGE" if file.name == "root.img" else file.name.removesuffix(".img").upper()
+            values |= {
+                f"{word}_SIZE": str(file.size),
+                f"{word}_MTIME": str(file.mtime),
+                f"{word}_ID": file.sha256[:_ID_DIGITS],
+            }
     (out / "run").write_text(_filled(spec.launcher, values))
-    (out / "recipe.toml").write_text(spec.recipe)
-    modes = {"linux": 0o755, "run": 0o755, "recipe.toml": 0o644}
-    for name, mode in modes.items():
-        (out / name).chmod(mode)
-    files += [_described(out / name) for name in modes]
-    (out / MANIFEST).write_text(_manifest(spec, release, files))
+    (out / "run").chmod(0o755)
+    (out / MANIFEST).write_text(_manifest(spec, release, [*files, _described(out / "run", out)]))
     (out / MANIFEST).chmod(0o644)
+
+
+def _put_kernel(entry: Path, out: Path) -> str:
+    """`linux`, and `lib/` of a dynamic one; returns the path at which that wants its loader, or ""."""
+    sparse.copy(_input({"kernel": entry}, "kernel", "linux"), out / "linux")
+    (out / "linux").chmod(0o755)
+    if not (entry / "interpreter").exists():
+        return ""
+    (out / "lib").mkdir()
+    (out / "lib").chmod(0o755)
+    for library in sorted((entry / "lib").iterdir()):
+        sparse.copy(library, out / "lib" / library.name)
+        (out / "lib" / library.name).chmod(0o755)
+    return (entry / "interpreter").read_text().strip()
 
 
 def _input(inputs: Mapping[str, Path], role: str, name: str) -> Path:
@@ -73,10 +91,10 @@ def _input(inputs: Mapping[str, Path], role: str, name: str) -> Path:
     return path
 
 
-def _described(path: Path) -> _File:
+def _described(path: Path, base: Path) -> _File:
     info = path.stat()
     mode = f"{info.st_mode & 0o7777:04o}"
-    return _File(path.name, digest.of_immutable_file(path), info.st_size, mode, int(info.st_mtime))
+    return _File(str(path.relative_to(base)), digest.of_immutable_file(path), info.st_size, mode, int(info.st_mtime))
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

@@ -1,7 +1,7 @@
-"""Image: write a file system from a tar (or empty) with the programs of the tools entry.
+"""Image: write a file system from a tar (or empty) with the programs of the tools entry, or by itself (btrfs).
 
-No root, mount, loop device or namespace: the programs take the tar, or a prototype made of it, and owners,
-modes and attributes come from there. The result is sparse, read-only, and the same whoever makes it.
+No root, mount, loop device or namespace: the tar is read, or a prototype made of it, and owners, modes and
+attributes come from there. The result is sparse, read-only, and the same whoever makes it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 from umlbuild import digest
 from umlbuild.errors import StepFailed, ToolFailed, UserError
 from umlbuild.host import btrfs, content, debugfs, protofile, sparse, tarball, tooltree
+from umlbuild.host.btrfs_layout import NoRoom
 from umlbuild.host.process import EPOCH
 from umlbuild.host.tarball import Member
 from umlbuild.kinds.size import about
@@ -68,6 +69,9 @@ def run(spec: ImageSpec, inputs: Mapping[str, Path], out: Path, context: Context
     cwd, fixups = _prepare(spec, members, words, context)
     environment = {name: _filled(value, words) for name, value in spec.environment}
     try:
+        if spec.writer == "btrfs":
+            context.note("writing")
+            btrfs.write(image, members, uuid=spec.uuid, label=spec.label or "")
         for command in spec.commands:
             if command.wants_fixups and fixups is None:
                 continue
@@ -75,12 +79,10 @@ def run(spec: ImageSpec, inputs: Mapping[str, Path], out: Path, context: Context
             start = tooltree.tool_argv(inputs["tools"], command.argv[0], preload=spec.preload)
             argv = [*start, *(_filled(word, words) for word in command.argv[1:])]
             _run(command, argv, context, cwd=cwd, env=environment, stdin=stdin)
-    except ToolFailed as error:
+    except (ToolFailed, NoRoom) as error:
         if size is not None and members and size < (enough := _enough(spec, members)):
             raise ImageTooSmall(size, members, enough) from error
         raise
-    if spec.settle == "btrfs":
-        btrfs.settle(image, spec.uuid)
     _finish(image)
 
 

@@ -1,6 +1,8 @@
 """The kernel stage: source and configuration become `linux`, `config`, `release` and `modules.tar`.
 
-Two builds of one key are byte-identical wherever they happen (see `host.kbuild`).
+A static `linux` needs no file of the host that runs it, so that is what kernels are which can be linked so; the
+libraries of the others are put beside them. Two builds of one key are byte-identical wherever they happen
+(see `host.kbuild`).
 """
 
 from __future__ import annotations
@@ -11,14 +13,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from umlbuild import kconfig
-from umlbuild.host import modules
-from umlbuild.host.kbuild import Kbuild, ccache_directory, source_tree, uses_hidden_tools
+from umlbuild.host import libraries, modules
+from umlbuild.host.identity import compilers_library
+from umlbuild.host.kbuild import STATIC, Kbuild, ccache_directory, links_statically, source_tree, uses_hidden_tools
 from umlbuild.specs.kernel import KernelSpec
 from umlbuild.stages.context import Context
 
 
 def run(spec: KernelSpec, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Fill `out` with `linux`, `config`, `release` and `modules.tar`."""
+    """Fill `out` with `linux`, `config`, `release` and `modules.tar`, and with a dynamic kernel's libraries."""
     tree = source_tree(spec.tree, context.sources, inputs.get("source"))
     objects = context.work / "build"
     objects.mkdir()
@@ -29,10 +32,12 @@ def run(spec: KernelSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     has_modules = config.get("MODULES") == "y"
 
     context.note("compiling")
-    kbuild.make("linux", *(["modules"] if has_modules else []), hide=hide)
+    static = links_statically(tree)
+    kbuild.make("linux", *(["modules"] if has_modules else []), hide=hide, extra=STATIC if static else ())
     release = kbuild.release()
     context.run(["strip", "-o", os.fspath(out / "linux"), os.fspath(objects / "linux")], timeout_s=600)
     (out / "linux").chmod(0o755)
+    libraries.put_beside(out / "linux", compilers_library)
     shutil.copyfile(objects / ".config", out / "config")
     (out / "release").write_text(f"{release}\n")
     if not has_modules:

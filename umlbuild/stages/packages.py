@@ -89,6 +89,7 @@ def _download(pin: DebPin, kept: Path, context: Context, session: fetch.Session)
         fetch.download(url, kept, sha256=pin.sha256, size=pin.size, session=session)
     except FetchError as error:
         if "answers 404" not in error.message:
+            error.hint = "check the network and the proxy, or name another mirror with UMLBUILD_MIRROR"
             raise
         raise FetchError(
             f"{pin.name} {pin.version}: the mirror does not have it any more ({url})",

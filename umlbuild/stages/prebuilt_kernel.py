@@ -7,14 +7,13 @@ and `linux --version` print without booting (arch/um/kernel/um_arch.c).
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from umlbuild import kconfig
-from umlbuild.errors import HostError, StepFailed, ToolFailed
-from umlbuild.host import modules, process
+from umlbuild.errors import StepFailed
+from umlbuild.host import libraries, modules, process
 from umlbuild.specs.kernel import PrebuiltKernelSpec
 from umlbuild.stages.context import Context
 
@@ -23,27 +22,21 @@ _MODULES = "usr/lib/uml/modules"
 
 
 def run(spec: PrebuiltKernelSpec, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Fill `out` with `linux`, `config`, `release` and `modules.tar`."""
+    """Fill `out` with `linux`, `lib/`, `interpreter`, `config`, `release` and `modules.tar`."""
     root = context.work / "package"
-    root.mkdir()
-    package = inputs["packages"] / "pool" / spec.pin.filename
+    pool = inputs["packages"] / "pool"
     context.note("unpacking")
-    context.pipeline(
-        [
-            ["dpkg-deb", "--fsys-tarfile", os.fspath(package)],
-            [
-                "tar", "-x", "-C", os.fspath(root), "--no-same-owner", "--preserve-permissions",
-                f"./{_PROGRAM}", f"./{_MODULES}",
-            ],
-        ],
-        timeout_s=600,
-    )  # fmt: skip
+    _unpack(pool / spec.pin.filename, root, (f"./{_PROGRAM}", f"./{_MODULES}"), context)
+    for pin in spec.libraries:
+        # Merged-usr packages have usr/lib/<triplet>, older ones lib/<triplet>.
+        _unpack(pool / pin.filename, context.work / "libraries", ("./*lib/*-linux-gnu/*.so.*",), context)
     linux = out / "linux"
     shutil.copyfile(root / _PROGRAM, linux)
     linux.chmod(0o755)
-    release = _printed(linux, "--version", spec, context).strip()
+    libraries.put_beside(linux, lambda name: _found(context.work / "libraries", name))
+    release = _printed(linux, "--version", context).strip()
     (out / "release").write_text(f"{release}\n")
-    config = _printed(linux, "--showconfig", spec, context)
+    config = _printed(linux, "--showconfig", context)
     (out / "config").write_text(config)
     _check_built_in(spec, config)
 
@@ -68,17 +61,29 @@ def _check_built_in(spec: PrebuiltKernelSpec, config: str) -> None:
         )
 
 
-def _printed(linux: Path, option: str, spec: PrebuiltKernelSpec, context: Context) -> str:
-    """What the kernel prints for an option. Raises: HostError if the host's C library is too old for it."""
-    try:
-        return process.output([os.fspath(linux), option], log=context.log, timeout_s=30)
-    except ToolFailed as error:
-        needed = re.search(r"version `(GLIBC_[0-9.]+)' not found", "\n".join(error.tail))
-        if needed is None:
-            raise
-        raise HostError(
-            f"{spec.pin.name} {spec.pin.version}: this kernel needs {needed[1]}, a newer C library than this "
-            "host's",
-            'use the package of an older suite: source = { kind = "prebuilt", suite = "bookworm" }, '
-            "or build the kernel from source",
-        ) from error
+def _printed(linux: Path, option: str, context: Context) -> str:
+    """What the kernel prints for an option. With its own C library: the host's may be too old for it."""
+    argv = [*libraries.loader_argv(linux), option]
+    return process.output(argv, log=context.log, timeout_s=30)
+
+
+def _unpack(package: Path, root: Path, members: tuple[str, ...], context: Context) -> None:
+    root.mkdir(exist_ok=True)
+    context.pipeline(
+        [
+            ["dpkg-deb", "--fsys-tarfile", os.fspath(package)],
+            [
+                "tar", "-x", "-C", os.fspath(root), "--no-same-owner", "--preserve-permissions", "--wildcards",
+                *members,
+            ],
+        ],
+        timeout_s=600,
+    )  # fmt: skip
+
+
+def _found(root: Path, name: str) -> Path | None:
+    """Where the unpacked packages have a library; a link that leads out of them would name the host's."""
+    for path in sorted(root.glob(f"**/*-linux-gnu/{name}")):
+        if path.is_file() and path.resolve().is_relative_to(root.resolve()):
+            return path
+    return None

@@ -9,7 +9,7 @@ from pathlib import Path
 from doit.exceptions import TaskError, TaskFailed
 
 from umlbuild.errors import ToolFailed, UserError
-from umlbuild.host import process
+from umlbuild.host import diskfull, process
 
 BUG = 3
 
@@ -28,6 +28,7 @@ class Broken(TaskError):  # type: ignore[misc]
 
 def failure_of(error: Exception, what: str, log: Path | None, again: str) -> Failed | Broken:
     """What doit is handed for an error in the step or verb `what`."""
+    error = diskfull.worded(error, log.parent.parent if log else Path.cwd())
     if not isinstance(error, UserError):
         broken = Broken(_bug_text(error, what, log, again))
         broken.exit_code = BUG

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umlbuild.errors import FetchError, HostError, RecipeError, UserError
+from umlbuild.host import diskfull
 from umlbuild.tasks import signals
 from umlbuild.tasks.make import Site
 from umlbuild.tasks.request import Request
@@ -99,7 +100,12 @@ def order_of(request: Request) -> Order:
         for path in paths:
             try:
                 plans.append(plan_recipe(path, resolve=request.running, note=_note, cache=request.cache))
+            except OSError as error:
+                if (problem := diskfull.worded(error, request.cache)) is error:
+                    raise
+                raise problem from error
             except UserError as error:
+                diskfull.worded(error, request.cache)
                 if request.running or isinstance(error, (RecipeError, HostError, FetchError)):
                     raise
                 _note(f"{path.name}: its steps are not known yet: {error.message}")

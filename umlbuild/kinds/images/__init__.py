@@ -4,6 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from umlbuild.kinds.images.btrfs import Btrfs
 from umlbuild.kinds.images.disk import Disk
 from umlbuild.kinds.images.erofs import Erofs
 from umlbuild.kinds.images.ext4 import Ext4
@@ -12,5 +13,5 @@ from umlbuild.kinds.images.xfs import Xfs
 
 __all__ = ["KINDS", "Disk", "Image"]
 
-Image = Annotated[Ext4 | Xfs | Squashfs | Erofs, Field(discriminator="kind")]
-KINDS = (Ext4, Xfs, Squashfs, Erofs)
+Image = Annotated[Ext4 | Btrfs | Xfs | Squashfs | Erofs, Field(discriminator="kind")]
+KINDS = (Ext4, Btrfs, Xfs, Squashfs, Erofs)

@@ -41,14 +41,15 @@ class Format:
     files: tuple[tuple[str, str], ...] = ()
     environment: tuple[tuple[str, str], ...] = ()
     preload: tuple[str, ...] = ()
-    settle: Literal["btrfs"] | None = None
+    writer: Literal["btrfs"] | None = None
+    label: str | None = None
 
     def spec(self, *, uuid: str, size: int | None, spare: int = 0) -> ImageSpec:
         """The image step's spec."""
         return ImageSpec(
             format=self.name, uuid=uuid, size=size, need=self.need, spare=spare, populate=self.populate,
             commands=self.commands, fixups=self.fixups, files=self.files, environment=self.environment,
-            preload=self.preload, settle=self.settle,
+            preload=self.preload, writer=self.writer, label=self.label,
         )  # fmt: skip
 
 

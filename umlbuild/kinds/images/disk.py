@@ -26,7 +26,7 @@ from umlbuild.specs.image import ImageSpec
 from umlbuild.specs.model import Model
 
 _FLAGS = {"s": "synchronous", "d": "raw", "c": "shared, not locked", "t": "no discard", "r": "read-only"}
-_LONGEST_LABEL = {"ext4": 16, "xfs": 12, "btrfs": 255, "none": 0}
+_LONGEST_LABEL = {"ext4": 16, "xfs": 12, "btrfs": btrfs.LONGEST_LABEL, "none": 0}
 _LEAST = {"ext4": ext4.LEAST, "xfs": xfs.LEAST, "btrfs": btrfs.LEAST, "none": sizes.BLOCK}
 
 
@@ -103,13 +103,13 @@ class Disk(Model):
     def programs(self) -> tuple[str, ...]:
         """Names of those programs."""
         return {
-            "ext4": ("mke2fs",), "xfs": ("mkfs.xfs",), "btrfs": ("mkfs.btrfs",), "none": (),
+            "ext4": ("mke2fs",), "xfs": ("mkfs.xfs",), "btrfs": btrfs.PROGRAMS, "none": (),
         }[self.filesystem]  # fmt: skip
 
     @property
     def libraries(self) -> tuple[str, ...]:
         """Libraries that they load by name."""
-        return (FAKETIME,) if self.filesystem in ("xfs", "btrfs") else ()
+        return (FAKETIME,) if self.filesystem == "xfs" else ()
 
     def contribute(self) -> Contribution:
         """Kconfig symbols."""
@@ -133,6 +133,6 @@ class Disk(Model):
             case "xfs":
                 return xfs.format_of(self.label, populated=False)
             case "btrfs":
-                return btrfs.format_of(self.label)
+                return btrfs.format_of(self.label, populated=False)
             case "none":
                 return Format("raw disk", (), populate="empty", need=None)

@@ -20,6 +20,8 @@ class Guest:
     """The user who is logged in on the launcher's terminal without a password; None: a login prompt."""
     has_network: bool = False
     """Whether there are interfaces to bring up."""
+    has_modules: bool = False
+    """Whether the kernel comes with any."""
     is_bare: bool = False
     """Whether the root has only the packages that are named (bootstrap = "extract"): not even a shell."""
 

@@ -42,6 +42,9 @@ wget which who whoami xargs yes zcat
 """
 """What a bare root gets as commands. Source: `busybox --list` of busybox-static in bookworm and trixie."""
 
+ENDINGS = ("halt", "poweroff", "reboot")
+"""What every root gets: Debian has these from systemd-sysv or sysvinit-core, whose place this init takes."""
+
 
 class Busybox(Model):
     """busybox init as process 1."""
@@ -62,9 +65,8 @@ class Busybox(Model):
             Entry(path=f"{shared.LIB}/init", type="symlink", target="/bin/busybox"),
             Entry(path="/etc/inittab", content=_INITTAB.format(lib=shared.LIB, options=options)),
         ]
-        if guest.is_bare:
-            links = [Entry(path=f"/usr/bin/{name}", type="symlink", target="/bin/busybox") for name in APPLETS.split()]
-            entries = [*links, *entries]
+        names = APPLETS.split() if guest.is_bare else ENDINGS
+        entries += [Entry(path=f"/usr/bin/{name}", type="symlink", target="/bin/busybox") for name in names]
         if guest.autologin:
             text = _AUTOLOGIN.format(user=guest.autologin)
             entries.append(Entry(path=f"{shared.LIB}/autologin", content=text, mode=0o755))

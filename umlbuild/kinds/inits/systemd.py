@@ -69,7 +69,8 @@ class Systemd(Model):
         return Contribution(
             kconfig=symbols.SYSTEMD,
             optional_kconfig=symbols.SYSTEMD_OPTIONAL,
-            packages=("systemd-sysv", "udev", *shared.packages(guest)),
+            # kmod-static-nodes.service fails where there are modules, and nothing that can read their list.
+            packages=("systemd-sysv", "udev", *(["kmod"] * guest.has_modules), *shared.packages(guest)),
             entries=tuple(entries),
             enable=("umlbuild-agent.service",),
         )

@@ -1,7 +1,7 @@
 """`source = { kind = "prebuilt" }`: the distribution's own UML kernel; nothing is compiled.
 
 It is general, not small: almost everything is a module, and its boot takes a second. It has no vector
-network devices in bookworm, and needs a C library as new as its suite's on the host that runs it.
+network devices in bookworm. The C library of its suite comes with it, so the host's may be an older one.
 
     [kernel]
     source = { kind = "prebuilt" }
@@ -20,6 +20,7 @@ from umlbuild.kinds.kernels.wish import PackageWish
 from umlbuild.specs.packages import DebPin
 
 PACKAGE = "user-mode-linux"
+LIBRARIES = ("libc6", "libgcc-s1")
 
 
 class Prebuilt(KernelModel):
@@ -31,7 +32,7 @@ class Prebuilt(KernelModel):
 
     @override
     def wanted(self, root_suite: str) -> PackageWish:
-        return PackageWish(suite=self.suite or root_suite, package=PACKAGE)
+        return PackageWish(suite=self.suite or root_suite, package=PACKAGE, libraries=LIBRARIES)
 
     @override
     def source(self, pin: DebPin | None, digest: str | None) -> NoReturn:

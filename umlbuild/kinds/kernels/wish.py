@@ -1,4 +1,4 @@
-"""What a kernel kind asks of Debian's archive; the resolver turns it into one pin. Pure."""
+"""What a kernel kind asks of Debian's archive; the resolver turns it into pins. Pure."""
 
 from __future__ import annotations
 
@@ -15,3 +15,5 @@ class PackageWish(Model):
     """Regular expression over whole package names."""
     version: str | None = None
     """The exact Debian version; None: the suite's newest."""
+    libraries: tuple[str, ...] | None = None
+    """Packages of the same suite with the shared libraries that the kernel runs with."""

@@ -23,6 +23,10 @@ class Bess(TransportModel):
     src: SocketPath | None = None
     """The path that this side binds, if the other wants to know it."""
 
+    @property
+    def host_paths(self) -> tuple[str, ...]:
+        return (self.dst,)
+
     def options(self) -> tuple[tuple[str, str], ...]:
         pairs = [("dst", self.dst)]
         if self.src:

@@ -8,7 +8,7 @@ Source: arch/um/drivers/vector_user.c user_init_tap_fds; uml-facts 2.2.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from umlbuild.kinds.transports.base import TransportModel
 from umlbuild.kinds.transports.names import Ifname
@@ -17,9 +17,15 @@ from umlbuild.kinds.transports.names import Ifname
 class Tap(TransportModel):
     """A tap interface."""
 
+    HOST_NETWORK: ClassVar[bool] = True
+
     kind: Literal["tap"] = "tap"
     ifname: Ifname
     """Name of the host's tap interface."""
+
+    @property
+    def host_paths(self) -> tuple[str, ...]:
+        return ("/dev/net/tun",)
 
     def options(self) -> tuple[tuple[str, str], ...]:
         return (("ifname", self.ifname),)

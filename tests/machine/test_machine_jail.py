@@ -1,0 +1,205 @@
+"""The sandbox, the shares and the hardening of real machines, looked at from both sides."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import bundles
+import pytest
+
+from umlbuild.runtime.machine import Machine
+
+pytestmark = [pytest.mark.boot, pytest.mark.build, pytest.mark.timeout(1800)]
+
+
+@pytest.fixture
+def open_place() -> Iterator[Path]:
+    """A directory that every user can reach (pytest's own are closed)."""
+    with tempfile.TemporaryDirectory(prefix="umlbuild-test-", dir="/var/tmp") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+def started(bundle: Path, *options: str, allow_root: bool = True) -> Machine:
+    machine = Machine.start(bundle, ephemeral=True, allow_root=allow_root, timeout_s=200, options=options)
+    try:
+        machine.wait_up(100)
+    except BaseException:
+        machine.close()
+        raise
+    return machine
+
+
+def uml_processes(machine: Machine) -> list[Path]:
+    """The processes of the machine's kernel, as the host sees them."""
+    marker = str(machine.mconsole_path.parents[2] / "linux").encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if (entry / "cmdline").read_bytes().startswith(marker):
+                found.append(entry)
+        except OSError:
+            continue
+    return found
+
+
+def status_of(process: Path) -> dict[str, str]:
+    rows = (line.partition(":") for line in (process / "status").read_text().splitlines())
+    return {name: value.strip() for name, _, value in rows}
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "7.x"])
+def test_what_uml_has_of_the_host(kernel: str, tmp_path: Path) -> None:
+    source = bundles.PREBUILT if kernel == "6.1" else bundles.source_7()
+    data = bundles.recipe(f"jail-{kernel[0]}", source, "busybox", "ext4")
+    with started(bundles.build(data, tmp_path)) as machine:
+        processes = uml_processes(machine)
+        assert processes
+        for process in processes:
+            status = status_of(process)
+            assert {int(status[name], 16) for name in ("CapPrm", "CapEff", "CapInh", "CapBnd", "CapAmb")} == {0}
+            assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
+            for space in ("user", "mnt", "pid", "ipc", "uts", "net", "cgroup"):
+                assert os.readlink(process / "ns" / space) != os.readlink(f"/proc/self/ns/{space}"), space
+        root = processes[0] / "root"
+        seen = {path.relative_to(root).as_posix() for path in walk(root, depth=2)}
+        home = machine.mconsole_path.parents[2].relative_to("/").as_posix().split("/")
+        libraries = {"lib", "lib64"} | {f"lib/{p.name}" for p in (tmp_path / f"dist/jail-{kernel[0]}/lib").glob("*")}
+        libraries |= {"lib64/ld-linux-x86-64.so.2"}
+        expected = {"dev", "dev/null", "dev/random", "dev/shm", home[0], "/".join(home[:2])}
+        assert seen == expected | (libraries if kernel == "6.1" else set())
+        held = {path.name for path in (root / machine.mconsole_path.parents[2].relative_to("/")).iterdir()}
+        assert held == {"linux", "root.img", "root.cow", "box", "notify", "u"}
+
+
+def walk(root: Path, depth: int) -> Iterator[Path]:
+    for path in root.iterdir():
+        yield path
+        if depth > 1 and path.is_dir() and not path.is_symlink():
+            yield from walk(path, depth - 1)
+
+
+@pytest.mark.parametrize("init", ["systemd", "busybox"])
+def test_shares(init: str, tmp_path: Path, open_place: Path) -> None:
+    for name in ("ro", "rw", "other"):
+        (open_place / name).mkdir(mode=0o777)
+        (open_place / name).chmod(0o777)
+        (open_place / name / "file").write_text(f"this is {name}\n")
+    shares = [
+        {"host": str(open_place / "ro"), "guest": "/srv/ro"},
+        {"host": "/nonexistent/as/built", "guest": "/srv/rw", "writable": True},
+    ]
+    data = bundles.recipe(f"share-{init}", bundles.PREBUILT, init, "ext4", share=shares)
+    bundle = bundles.build(data, tmp_path)
+    with started(bundle, "--share", f"/srv/rw={open_place / 'rw'}") as machine:
+        assert machine.exec("cat /srv/ro/file /srv/rw/file").stdout == b"this is ro\nthis is rw\n"
+        assert not machine.exec("echo x >/srv/ro/new").ok
+        machine.exec("mount -o remount,rw /srv/ro; mount -o remount,rw /usr/lib/umlbuild/shares; echo x >/srv/ro/file")
+        assert (open_place / "ro" / "file").read_text() == "this is ro\n"
+        assert machine.exec("echo new >/srv/rw/new && chmod 600 /srv/rw/new").ok
+        assert (open_place / "rw" / "new").read_text() == "new\n"
+        machine.exec("cp /srv/rw/new /srv/rw/setid; chmod 6755 /srv/rw/setid")
+        assert not (open_place / "rw" / "setid").stat().st_mode & 0o6000
+        out = machine.exec(f"mount -t hostfs none /mnt -o /../../../.. && ls /mnt; cat /mnt{open_place}/other/file")
+        assert b"other" not in out.stdout and b"etc" not in out.stdout.split()
+
+
+@pytest.mark.parametrize("shared", ["/", "home", "bundle", "missing"])
+def test_shares_that_are_refused(shared: str, tmp_path: Path) -> None:
+    bundle = bundles.build(bundles.recipe("share-refused", bundles.PREBUILT, "busybox", "ext4", share=[
+        {"host": "/srv", "guest": "/srv/x"}]), tmp_path)  # fmt: skip
+    home = tmp_path / "home"
+    (home / "deep").mkdir(parents=True)
+    where = {"/": "/", "home": str(home), "bundle": str(tmp_path / "dist"), "missing": "/nonexistent"}[shared]
+    done = subprocess.run(
+        [bundle / "run", "--dry-run", "--ephemeral", "--share", f"/srv/x={where}"],
+        env={**os.environ, "HOME": str(home), "UMLBUILD_ALLOW_ROOT": "1"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 125 and "the share" in done.stderr and "fix:" in done.stderr
+
+
+def test_root_is_dropped(tmp_path: Path, open_place: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root drops to nobody")
+    built = bundles.build(bundles.recipe("dropped", bundles.PREBUILT, "busybox", "ext4"), tmp_path)
+    bundle = open_place / "dropped"
+    subprocess.run(["cp", "-a", "--sparse=always", built, bundle], check=True, timeout=120)
+    with started(bundle, allow_root=False) as machine:
+        assert machine.exec("echo x >/written").ok
+        owners = {status_of(process)["Uid"].split()[0] for process in uml_processes(machine)}
+        assert owners == {"65534"}
+
+
+@pytest.mark.parametrize("name", ["root.img", "seccomp.bpf", "linux", "lib/libc.so.6"])
+def test_a_changed_bundle_is_refused(name: str, tmp_path: Path) -> None:
+    built = bundles.build(bundles.recipe("changed", bundles.PREBUILT, "busybox", "ext4"), tmp_path)
+    bundle = tmp_path / "copy"
+    subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", built, bundle], check=True, timeout=120)
+    file = bundle / name
+    mtime = file.stat().st_mtime
+    file.chmod(0o644 | file.stat().st_mode)
+    with file.open("r+b") as image:
+        image.seek(1000)
+        byte = image.read(1)
+        image.seek(1000)
+        image.write(bytes([byte[0] ^ 1]))
+    os.utime(file, (mtime, mtime))
+    done = subprocess.run(
+        [bundle / "run", "--ephemeral", "--dry-run"], env={**os.environ, "UMLBUILD_ALLOW_ROOT": "1"},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 125 and f"{name}: is not the file that was built" in done.stderr
+    shutil.rmtree(bundle)
+
+
+SYSCTLS = {"kernel/kptr_restrict": "2", "kernel/dmesg_restrict": "1", "kernel/modules_disabled": "1"}
+
+
+@pytest.mark.parametrize("init", ["systemd", "sysvinit", "busybox"])
+def test_the_guest_is_hardened(init: str, tmp_path: Path) -> None:
+    data = bundles.recipe(f"hard-{init}", bundles.source_7(), init, "ext4")
+    with started(bundles.build(data, tmp_path)) as machine:
+        for name, value in SYSCTLS.items():
+            assert machine.exec(f"cat /proc/sys/{name}").stdout.decode().strip() == value, name
+        gone = machine.exec("ls /dev/mem /dev/port /proc/kcore /dev/bpf 2>/dev/null").stdout
+        assert gone == b""
+        assert not machine.exec("mknod /tmp/m c 1 1 && head -c 1 /tmp/m").ok
+        assert not machine.exec("modprobe veth").ok
+        if init == "systemd":
+            assert machine.exec("systemctl --failed --no-legend").stdout == b""
+
+
+def test_an_item_can_be_switched_off(tmp_path: Path) -> None:
+    data: dict[str, Any] = bundles.recipe("soft", bundles.source_7(), "busybox", "ext4")
+    data["hardening"] = {"dmesg": False}
+    with started(bundles.build(data, tmp_path)) as machine:
+        assert machine.exec("cat /proc/sys/kernel/kptr_restrict").stdout.strip() == b"2"
+        assert machine.exec("cat /proc/sys/kernel/dmesg_restrict").stdout.strip() == b"0"
+
+
+@pytest.mark.parametrize("trusted", [False, True])
+def test_how_programs_are_run(trusted: bool, tmp_path: Path) -> None:
+    """By ptrace, or by UML's seccomp mode, whose own filter then works below the sandbox's."""
+    data = bundles.recipe(f"trusted-{trusted}".lower(), bundles.source_7(), "systemd", "ext4",
+                          launch={"trust_userspace": trusted})  # fmt: skip
+    with started(bundles.build(data, tmp_path)) as machine:
+        assert machine.exec("systemctl --failed --no-legend").stdout == b""
+        assert machine.exec("i=0; while [ $i -lt 100 ]; do /bin/true; i=$((i+1)); done").ok
+        jail = os.readlink(uml_processes(machine)[0] / "ns" / "mnt")
+        jailed = [entry for entry in Path("/proc").glob("[0-9]*") if in_jail(entry, jail)]
+        traced = {status_of(entry)["TracerPid"] != "0" for entry in jailed}
+        assert (True in traced) is not trusted
+
+
+def in_jail(process: Path, jail: str) -> bool:
+    try:
+        return os.readlink(process / "ns" / "mnt") == jail
+    except OSError:
+        return False
