@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from umlbuild import kconfig
 from umlbuild.kinds import kernels, symbols
+from umlbuild.kinds.hardening import Hardening
 from umlbuild.kinds.kernels import KernelSource
 from umlbuild.kinds.kernels.base import KernelModel
 from umlbuild.kinds.kernels.debian import Debian
@@ -177,7 +178,8 @@ def test_sets_are_read_only() -> None:
 
 @pytest.mark.parametrize("symbol", ["SMP", "DEVMEM", "PROC_KCORE", "HOSTFS", "XTERM_CHAN", "PORT_CHAN"])
 def test_what_endangers_the_host_or_the_guest_is_off_by_default(symbol: str) -> None:
-    assert symbols.BASE[symbol] == "n"
+    hardening = [item.kconfig for item in Hardening().on(has_modules=True).values()]
+    assert [values[symbol] for values in (symbols.BASE, *hardening) if symbol in values] == ["n"]
 
 
 def test_the_router_fragment_parses_and_contradicts_no_set() -> None:
