@@ -220,6 +220,9 @@ if [ "$scope" = 3 ] || { [ "$scope" = 2 ] && { [ "$uid" != 0 ] || [ -z "$allow_r
         "sysctl kernel.yama.ptrace_scope=1 (3 can only be left by rebooting the host)"
 fi
 
+# free_in DIRECTORY: in KiB; nothing if that is not known.
+free_in() { df -Pk -- "$1" 2>/dev/null | sed -n '2s/.* \([0-9]\{1,\}\) \{1,\}[0-9-]\{1,\}%\{0,1\} .*/\1/p'; }
+
 memory_dir=${UMLBUILD_MEMORY_DIR:-}
 check_memory_dir() {
     { [ -d "$memory_dir" ] && [ -w "$memory_dir" ]; } || refuse \
@@ -232,8 +235,7 @@ check_memory_dir() {
             ;;
     esac
     # An image of memory_mib is only touched page by page: too small a tmpfs would kill the guest later.
-    free_kib=$(df -Pk -- "$memory_dir" 2>/dev/null |
-        sed -n '2s/.* \([0-9]\{1,\}\) \{1,\}[0-9-]\{1,\}%\{0,1\} .*/\1/p')
+    free_kib=$(free_in "$memory_dir")
     if [ -n "$free_kib" ] && [ "$free_kib" -lt $((memory_mib * 1024)) ]; then
         refuse "$memory_dir: has $((free_kib / 1024)) MiB free, the guest's memory needs $memory_mib MiB" \
             "use a smaller --memory, enlarge it (container: --shm-size), or set UMLBUILD_MEMORY_DIR=/var/tmp"
@@ -513,6 +515,12 @@ big_endian() { # VALUE BYTES
 make_cow() {
     bitmap=$(((image_size + 4095) / 4096))
     data=$(((8192 + bitmap + 4095) / 4096 * 4096))
+    # Less than this and the guest would meet I/O errors while it boots.
+    needed_kib=$((data / 1024 + 16384))
+    free_kib=$(free_in "${cow%/*}")
+    [ -z "$free_kib" ] || [ "$free_kib" -ge "$needed_kib" ] || refuse \
+        "${cow%/*}: has $((free_kib / 1024)) MiB free, the guest's writes need $((needed_kib / 1024)) MiB to begin with" \
+        "free some space there, or use ${ephemeral:+TMPDIR or }--cow FILE"
     {
         printf OOOM
         big_endian 3 4
@@ -639,8 +647,6 @@ elif [ -p /proc/self/fd/2 ]; then
     if (: >/proc/$$/fd/2) 2>/dev/null; then exec 5>/proc/self/fd/2; fi
 fi
 
-NO_PTRACE='check_ptrace|ptrace.*not permitted' # in what a healthy start says, ptrace is "OK"
-
 await() { # the real status of process $uml, however often a signal wakes us
     while :; do
         wait "$uml" 2>/dev/null # dash would say "Aborted"
@@ -649,30 +655,40 @@ await() { # the real status of process $uml, however often a signal wakes us
     done
 }
 
-if [ -n "$lpj_file" ] && [ -z "$lpj" ] && command -v timeout >/dev/null; then
-    # A boot without a root file system gets as far as the measurement, and no further.
-    probe() {
-        (
-            cd "$inst/probe" || exit
-            exec </dev/null >"$inst/probe.log" 2>&1 6>&- 7>&- 9>&-
-            limit
-            sandbox_exec timeout -s KILL 15 "$@"
-        ) &
-        uml=$!
-    }
-    mkdir "$inst/probe"
+probe() {
+    (
+        cd "$inst/probe" || exit
+        exec </dev/null >"$inst/probe.log" 2>&1 6>&- 7>&- 9>&-
+        limit
+        sandbox_exec timeout -s KILL 15 "$@"
+    ) &
+    uml=$!
+}
+
+# A boot without a root file system gets as far as the measurement, and no further; what it says is in probe.log.
+probe_host() {
+    command -v timeout >/dev/null && mkdir -p "$inst/probe" || return
     was_locked=$locked locked=
     enter probe "$inst/linux" mem=32M umid=p "uml_dir=$inst/u/" con=null ssl=null con0=null,fd:1 root=/dev/ubda noreboot
     locked=$was_locked
     await
     uml=
+}
+
+# In what a healthy start says, ptrace is "OK".
+refuse_without_ptrace() {
+    grep -qsE 'check_ptrace|ptrace.*not permitted' "$inst/probe.log" || return 0
+    tail -n 5 "$inst/probe.log" >&2
+    refuse "this host does not let UML use ptrace" \
+        "in a container: --cap-add SYS_PTRACE or --security-opt seccomp=unconfined"
+}
+
+if [ -n "$lpj_file" ] && [ -z "$lpj" ] && probe_host; then
     lpj=$(sed -n 's/.*lpj=\([0-9]\{1,10\}\).*/\1/p' "$inst/probe.log" | head -n 1)
     if [ -n "$lpj" ] && [ -z "$ended" ]; then
         { mkdir -p "${lpj_file%/*}" && echo "$lpj" >"$lpj_file.$$" && mv -f "$lpj_file.$$" "$lpj_file"; } 2>/dev/null || :
-    elif [ -z "$ended" ] && grep -qE "$NO_PTRACE" "$inst/probe.log"; then
-        tail -n 5 "$inst/probe.log" >&2
-        refuse "this host does not let UML use ptrace" \
-            "in a container: --cap-add SYS_PTRACE or --security-opt seccomp=unconfined"
+    elif [ -z "$ended" ]; then
+        refuse_without_ptrace
     fi
 fi
 
@@ -714,6 +730,8 @@ case $status in
     1)
         if ! booted; then
             sandbox_explain
+            probe_host
+            refuse_without_ptrace
             refuse "UML could not start; what it said is above" \
                 "look for ptrace (containers), memory (--memory) or arguments that it does not know"
         fi
