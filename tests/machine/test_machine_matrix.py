@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import bundles
 import pytest
 
+from umlbuild.runtime.failures import AgentLost, MachineError
 from umlbuild.runtime.machine import Machine
 
 pytestmark = [pytest.mark.boot, pytest.mark.build, pytest.mark.timeout(1800)]
@@ -85,9 +88,23 @@ def check(init: str, image: str, kernel: str, tmp_path: Path) -> None:
 
 
 def run(machine: Machine, command: str) -> str:
-    result = machine.exec(command, timeout_s=60)
+    try:
+        result = machine.exec(command, timeout_s=60)
+    except AgentLost:
+        tell(machine)
+        raise
     assert result.ok, (command, result.status, result.stdout, result.stderr)
     return result.stdout.decode()
+
+
+def tell(machine: Machine) -> None:
+    """What a machine that does not answer is doing, for the report."""
+    words = ["ps", "-eo", "pid,ppid,pgid,stat,wchan:20,time,args"]
+    print(subprocess.run(words, capture_output=True, text=True, timeout=20, check=False).stdout)
+    for command in ("version", "sysrq m", "sysrq t"):
+        with contextlib.suppress(MachineError):
+            print(command, machine.mconsole(command))
+    print(*machine.console.lines(), sep="\n")
 
 
 def started(bundle: Path) -> Machine:
