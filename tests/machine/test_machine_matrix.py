@@ -83,6 +83,8 @@ def check(init: str, image: str, kernel: str, tmp_path: Path) -> None:
         assert run(machine, "cat /proc/sys/kernel/modules_disabled").strip() == "1"
         if kernel == "7.x":
             assert "dummy" in run(machine, "cat /proc/modules")
+        if init == "systemd":
+            assert run(machine, "systemctl --failed --no-legend") == ""
         outcome = machine.stop()
         assert (outcome.kind, outcome.status) == ("exit", 0), machine.console.lines()
 
