@@ -29,7 +29,7 @@ _ALL_SYMBOLS = (
 )  # fmt: skip
 
 
-def _options() -> dict[str, Any]:
+def options_7() -> dict[str, Any]:
     """Everything that any test's recipe contributes, so that all of them share one kernel."""
     merged: dict[str, Any] = {}
     for group in _ALL_SYMBOLS:
@@ -41,7 +41,7 @@ def source_7() -> dict[str, Any]:
     """The `[kernel]` of a 7.x built from source, the same for every recipe."""
     return {
         "source": {"kind": "debian", "suite": "trixie-backports"},
-        "options": _options(),
+        "options": options_7(),
         "modules": ["dummy"],
     }
 

@@ -29,13 +29,15 @@ _APPLETS = "sh mount cat uname poweroff sync mkdir sleep sysctl ln rm id chmod s
 
 
 def recipe(name: str, source: dict[str, Any]) -> dict[str, Any]:
-    """One small machine for every source: the same configuration, so that their kernels can be compared."""
+    """One small machine for every source: the same configuration, so that their kernels can be compared.
+
+    It is that of the other tests' kernel, whose objects ccache has.
+    """
     links = [{"path": f"/usr/bin/{applet}", "target": "busybox"} for applet in _APPLETS.split()]
-    options = {"UML_NET_VECTOR": True, "NETDEVICES": True, "NET_CORE": True, "DUMMY": "m", "MODULES": True}
     return {
         "format": 1,
         "name": name,
-        "kernel": {"source": source, **({"options": options} if source["kind"] != "prebuilt" else {})},
+        "kernel": {"source": source, **({"options": bundles.options_7()} if source["kind"] != "prebuilt" else {})},
         "rootfs": {
             "bootstrap": "extract",
             "packages": ["busybox-static"],
