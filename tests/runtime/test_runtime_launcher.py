@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import signal
@@ -37,7 +38,10 @@ def env(tmp_path: Path) -> Iterator[dict[str, str]]:
     }  # fmt: skip
     before = set(Path("/tmp").glob("uml-*"))
     yield given
-    mine = {path for path in set(Path("/tmp").glob("uml-*")) - before if handmade.processes_in(path)}
+    mine = {path: found for path in set(Path("/tmp").glob("uml-*")) - before if (found := handmade.processes_in(path))}
+    for pid in {pid for found in mine.values() for pid in found}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     assert not mine
     assert not list((tmp_path / "tmp").iterdir())
 
