@@ -1,10 +1,24 @@
-"""Options and fixtures of all tests."""
+"""Options and fixtures of all tests, and their order: what needs a kernel of 7.x comes last, and is built meanwhile."""
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+NEED_KERNELS = {
+    "test_image_boot.py", "test_kernel_trees.py", "test_machine_jail.py", "test_machine_matrix.py",
+    "test_machine_shipped.py",
+}  # fmt: skip
+MANY = 300
+"""Tests before those, for which a build in the background pays."""
+
+_warmup = pytest.StashKey[subprocess.Popen[bytes]]()
 
 
 def pytest_configure() -> None:
@@ -12,6 +26,30 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name in NEED_KERNELS)
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    before = sum(item.path.name not in NEED_KERNELS for item in session.items)
+    if before < MANY or before == len(session.items) or session.config.option.collectonly:
+        return
+    argv = [sys.executable, str(Path(__file__).with_name("warmup.py"))]
+    session.config.stash[_warmup] = subprocess.Popen(
+        argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )  # the tests that need it say what is wrong
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    child = session.config.stash.get(_warmup, None)
+    if child is not None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(10)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -110,19 +110,18 @@ def test_shares(init: str, tmp_path: Path, open_place: Path) -> None:
         assert b"other" not in out.stdout and b"etc" not in out.stdout.split()
 
 
-@pytest.mark.parametrize("shared", ["/", "home", "bundle", "missing"])
-def test_shares_that_are_refused(shared: str, tmp_path: Path) -> None:
+def test_shares_that_are_refused(tmp_path: Path) -> None:
     bundle = bundles.build(bundles.recipe("share-refused", bundles.PREBUILT, "busybox", "ext4", share=[
         {"host": "/srv", "guest": "/srv/x"}]), tmp_path)  # fmt: skip
     home = tmp_path / "home"
     (home / "deep").mkdir(parents=True)
-    where = {"/": "/", "home": str(home), "bundle": str(tmp_path / "dist"), "missing": "/nonexistent"}[shared]
-    done = subprocess.run(
-        [bundle / "run", "--dry-run", "--ephemeral", "--share", f"/srv/x={where}"],
-        env={**os.environ, "HOME": str(home), "UMLBUILD_ALLOW_ROOT": "1"},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 125 and "the share" in done.stderr and "fix:" in done.stderr
+    for where in ("/", home, tmp_path / "dist", "/nonexistent"):
+        done = subprocess.run(
+            [bundle / "run", "--dry-run", "--ephemeral", "--share", f"/srv/x={where}"],
+            env={**os.environ, "HOME": str(home), "UMLBUILD_ALLOW_ROOT": "1"},
+            capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 125 and f"the share {where}" in done.stderr and "fix:" in done.stderr
 
 
 def test_root_is_dropped(tmp_path: Path, open_place: Path) -> None:
@@ -137,26 +136,37 @@ def test_root_is_dropped(tmp_path: Path, open_place: Path) -> None:
         assert owners == {"65534"}
 
 
-@pytest.mark.parametrize("name", ["root.img", "seccomp.bpf", "linux", "lib/libc.so.6"])
-def test_a_changed_bundle_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_changed_bundle_is_refused(tmp_path: Path) -> None:
     built = bundles.build(bundles.recipe("changed", bundles.PREBUILT, "busybox", "ext4"), tmp_path)
     bundle = tmp_path / "copy"
     subprocess.run(["cp", "-a", "--sparse=always", "--reflink=auto", built, bundle], check=True, timeout=120)
-    file = bundle / name
-    mtime = file.stat().st_mtime
-    file.chmod(0o644 | file.stat().st_mode)
-    with file.open("r+b") as image:
-        image.seek(1000)
-        byte = image.read(1)
-        image.seek(1000)
-        image.write(bytes([byte[0] ^ 1]))
-    os.utime(file, (mtime, mtime))
-    done = subprocess.run(
-        [bundle / "run", "--ephemeral", "--dry-run"], env={**os.environ, "UMLBUILD_ALLOW_ROOT": "1"},
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 125 and f"{name}: is not the file that was built" in done.stderr
+
+    def refused() -> str:
+        argv = [str(bundle / "run"), "--ephemeral", "--dry-run"]
+        env = {**os.environ, "UMLBUILD_ALLOW_ROOT": "1"}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode in (0, 125)
+        return done.stderr if done.returncode else ""
+
+    for name in ("root.img", "seccomp.bpf", "linux", "lib/libc.so.6"):
+        file = bundle / name
+        times = file.stat()
+        file.chmod(0o644 | times.st_mode)
+        flip(file, 1000)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+        assert f"{name}: is not the file that was built" in refused()
+        flip(file, 1000)
+        os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert not refused()
     shutil.rmtree(bundle)
+
+
+def flip(file: Path, at: int) -> None:
+    with file.open("r+b") as image:
+        image.seek(at)
+        byte = image.read(1)
+        image.seek(at)
+        image.write(bytes([byte[0] ^ 1]))
 
 
 SYSCTLS = {"kernel/kptr_restrict": "2", "kernel/dmesg_restrict": "1", "kernel/modules_disabled": "1"}

@@ -289,14 +289,18 @@ else
 fi
 
 # The whole bundle is read and compared once; after that its files are known by size, times and inode.
+# SUMS is what cksum says of each: number, size, name.
 check_bundle() {
     [ -n "$SUMS" ] || return 0
-    seen=$(cd "$bundle" && printf '%s\n' "$SUMS" | sed 's/^[0-9a-f]*  //' | xargs -d '\n' stat -c '%n %d %i %s %y' 2>/dev/null |
-        cat - "$self" | cksum)
+    files=$(printf '%s\n' "$SUMS" | cut -d ' ' -f 3-)
+    seen=$(cd "$bundle" && printf '%s\n' "$files" | xargs -d '\n' stat -c '%n %d %i %s %y' 2>/dev/null | cat - "$self" | cksum)
     checked=${cache:+$cache/umlbuild/checked-$NAME-${seen%% *}}
     if [ -z "$checked" ] || [ ! -e "$checked" ]; then
-        wrong=$(cd "$bundle" && printf '%s\n' "$SUMS" | sha256sum --check --quiet - 2>&1 | sed -n 's/^\([^:]*\): .*/\1/p' | head -n 1)
-        [ -z "$wrong" ] || refuse "$bundle/$wrong: is not the file that was built" "copy or build the bundle again"
+        sums=$(cd "$bundle" && printf '%s\n' "$files" | xargs -d '\n' cksum 2>/dev/null)
+        if [ "$sums" != "$SUMS" ]; then
+            wrong=$(printf '%s\n' "$SUMS" | grep -vxF -e "$sums" | head -n 1 | cut -d ' ' -f 3-)
+            refuse "$bundle/$wrong: is not the file that was built" "copy or build the bundle again"
+        fi
         [ -z "$checked" ] || [ -n "$dry_run" ] || { mkdir -p "${checked%/*}" && : >"$checked"; } 2>/dev/null || :
     fi
 }

@@ -15,14 +15,14 @@ class BundleSpec(Spec):
     """
 
     STAGE: ClassVar[str] = "bundle"
-    VERSION: ClassVar[int] = 3
+    VERSION: ClassVar[int] = 4
 
     name: str
     launcher: str
     """The text of `run`. The stage fills in what only the finished images know: `@IMAGE_SIZE@` (bytes),
     `@IMAGE_MTIME@` (seconds), `@IMAGE_ID@` (16 hexadecimal digits of its sha256), `@DISK0_SIZE@`,
     `@DISK0_MTIME@`, `@DISK0_ID@` and so on, `@KERNEL_RELEASE@`, `@INTERPRETER@` and `@SUMS@` (all other files
-    as sha256sum prints them).
+    as cksum prints them).
     """
     filter: str
     """The sandbox's filter of system calls (an array of struct sock_filter), as hexadecimal digits."""
