@@ -24,12 +24,15 @@ from umlbuild.errors import FetchError, LockError, ToolFailed
 from umlbuild.host import process
 from umlbuild.host.mirrors import Mirrors, keyring, mirrors
 from umlbuild.host.names import nearest
+from umlbuild.host.stall import Stall
 from umlbuild.host.store import Store
 from umlbuild.specs.packages import Archive, DebPin
 
 __all__ = ["Apt", "Mirrors", "keyring", "mirrors", "parse_uris"]
 
 _UPDATE_S = 600
+_STALLED_S = 60
+"""Twice the time after which apt gives up a connection. Source: apt-transport-http(1), Acquire::http::Timeout."""
 _QUERY_S = 120
 _LOCK_S = 900
 _ROLLING = ("sid", "unstable", "testing", "experimental", "rc-buggy")
@@ -226,7 +229,7 @@ class Apt:
         log.unlink(missing_ok=True)
         argv = ["apt-get", "update", "-qq", "--error-on=any"]
         try:
-            process.run(argv, log=log, env=env, timeout_s=_UPDATE_S)
+            process.run(argv, log=log, env=env, timeout_s=_UPDATE_S, watch=Stall(home, _STALLED_S))
         except ToolFailed as error:
             raise self._worded(suite, log.read_text(errors="replace"), error) from error
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def worded(error: Exception, place: Path) -> Exception:
             fix = _fix(where) if cause.errno != errno.EROFS else "set UMLBUILD_CACHE to a directory that can be written"
             return HostError(f"{where}: {_REASONS[cause.errno]}", fix)
     if isinstance(error, UserError) and not isinstance(error, HostError):
-        no_room = isinstance(error, ToolFailed) and _free(place) < _NOTHING
+        no_room = isinstance(error, ToolFailed) and free(place) < _NOTHING
         if no_room or _SAID.search(error.message):
             # "seems": mkfs says the same about an image that is too small.
             error.hint = f"the disk of {place} seems to be full: {_fix(place)}"
@@ -54,12 +55,18 @@ def _directory_of(error: OSError, place: Path) -> Path:
     return place
 
 
-def _free(place: Path) -> int:
+def free(place: Path) -> int:
+    """Bytes that an ordinary user can still write to the disk of a directory; a lot if nobody knows."""
     try:
         facts = os.statvfs(place)
     except OSError:
-        return _NOTHING
+        return sys.maxsize
     return facts.f_bavail * facts.f_frsize
+
+
+def full(place: Path) -> HostError:
+    """The error for a directory on a disk that is full."""
+    return HostError(f"{place}: {_REASONS[errno.ENOSPC]}", _fix(place))
 
 
 def _fix(where: Path) -> str:

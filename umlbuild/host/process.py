@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -67,10 +67,13 @@ def run(
     stdin: Path | None = None,
     stdout: Path | None = None,
     ok: Sequence[int] = (0,),
+    watch: Callable[[], None] | None = None,
 ) -> int:
     """Run one program to its end and return its exit status.
 
     Both streams are appended to `log` (to /dev/null without one); `stdout` sends that stream to a file.
+    `watch` is called twice a second meanwhile, for programs that do not notice their own end: what it raises
+    ends the program.
 
     Raises: ToolFailed (status not in `ok`, signal, timeout), HostError (no such program), Cancelled.
     """
@@ -78,7 +81,7 @@ def run(
         source = stack.enter_context(stdin.open("rb")) if stdin else subprocess.DEVNULL
         target: IO[bytes] | int = stack.enter_context(stdout.open("wb")) if stdout else sink
         child = _spawn(argv, cwd=cwd, env=env, stdin=source, stdout=target, stderr=sink)
-        return _finish([(argv, child)], time.monotonic() + timeout_s, timeout_s, log, ok)
+        return _finish([(argv, child)], time.monotonic() + timeout_s, timeout_s, log, ok, watch=watch)
 
 
 def pipeline(
@@ -245,6 +248,8 @@ def _finish(
     timeout_s: float,
     log: Path | None,
     ok: Sequence[int],
+    *,
+    watch: Callable[[], None] | None = None,
 ) -> int:
     """Wait for all; raise for the first that failed. No child outlives this call."""
     try:
@@ -258,6 +263,8 @@ def _finish(
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     child.wait(timeout=min(left, 0.5))
                     break
+                if watch is not None:
+                    watch()
         failed = [(argv, child.returncode) for argv, child in children if child.returncode not in ok]
         # A writer whose reader failed dies of SIGPIPE: the reader is the cause.
         failed.sort(key=lambda row: row[1] == -signal.SIGPIPE)
