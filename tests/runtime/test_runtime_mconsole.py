@@ -54,6 +54,13 @@ def test_long_commands_are_refused() -> None:
         request_of("x" * 512)
 
 
+def home(place: Path) -> Path:
+    """A machine's private directory, as the launcher makes it; returns where UML's socket is to be."""
+    (place / "box").mkdir()
+    (place / "u" / "m").mkdir(parents=True)
+    return place / "u" / "m" / "mconsole"
+
+
 @contextlib.contextmanager
 def console(path: Path, answers: Callable[[bytes], list[bytes]]) -> Iterator[None]:
     """A fake UML that answers one request with these datagrams."""
@@ -77,25 +84,64 @@ def packet(error: int, more: int, text: bytes) -> bytes:
 
 
 def test_pieces_are_joined_and_garbage_is_skipped(tmp_path: Path) -> None:
-    path = tmp_path / "m"
+    path = home(tmp_path)
     with console(path, lambda _: [packet(0, 1, b"one "), b"junk", packet(0, 0, b"two")]):
         assert mconsole.ask(path, "help") == "one two"
-    assert [p.name for p in tmp_path.iterdir()] == ["m"]  # our own socket is gone
+    assert not list((tmp_path / "box").iterdir())  # our own socket is gone
 
 
 def test_an_error_is_raised(tmp_path: Path) -> None:
-    path = tmp_path / "m"
+    path = home(tmp_path)
     with console(path, lambda _: [packet(1, 0, b"Unknown command\n")]), pytest.raises(MconsoleError) as caught:
         mconsole.ask(path, "frobnicate")
     assert caught.value.message == "mconsole frobnicate: Unknown command"
 
 
 def test_silence_has_an_end(tmp_path: Path) -> None:
-    path = tmp_path / "m"
+    path = home(tmp_path)
     with console(path, lambda _: []), pytest.raises(MconsoleError, match=r"no answer within 0\.3 s"):
         mconsole.ask(path, "version", 0.3)
     with pytest.raises(MconsoleError, match="No such file"):
-        mconsole.ask(tmp_path / "absent", "version", 0.3)
+        mconsole.ask(path.with_name("absent"), "version", 0.3)
+
+
+def test_the_sandbox_is_entered_by_its_link(tmp_path: Path) -> None:
+    """The one link that is followed is the launcher's own: /proc/PID/root and what is inside."""
+    inside = home(tmp_path)
+    (tmp_path / "host").mkdir()
+    outside = home(tmp_path / "host")
+    outside.parent.rmdir()
+    outside.parent.parent.rmdir()
+    outside.parent.parent.symlink_to(f"/proc/self/root{inside.parent.parent}")
+    with console(inside, lambda _: [packet(0, 0, b"fine")]):
+        assert mconsole.ask(outside, "help") == "fine"
+
+
+@pytest.mark.parametrize("link", ["u/m", "u/m/mconsole"])
+def test_links_of_a_hostile_guest_are_not_followed(tmp_path: Path, link: str) -> None:
+    """What is in `u` is the guest's; its links shall not lead our words to another socket of this host."""
+    path = home(tmp_path)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        other.bind(str(victim / "mconsole"))
+        other.setblocking(False)
+        if link == "u/m":
+            path.parent.rmdir()
+            path.parent.symlink_to(victim)
+        else:
+            path.symlink_to(victim / "mconsole")
+        with pytest.raises(MconsoleError):
+            mconsole.ask(path, "version", 0.3)
+        with pytest.raises(BlockingIOError):
+            other.recv(1)
+
+
+def test_something_else_than_a_socket(tmp_path: Path) -> None:
+    path = home(tmp_path)
+    path.write_text("")
+    with pytest.raises(MconsoleError, match="socket"):
+        mconsole.ask(path, "version", 0.3)
 
 
 def test_notices_drop_garbage(tmp_path: Path) -> None:

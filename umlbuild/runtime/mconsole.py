@@ -8,8 +8,10 @@ Source: arch/um/drivers/mconsole.h and mconsole_user.c (6.1 and 7.3 speak the sa
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+import stat
 import struct
 import time
 from dataclasses import dataclass
@@ -95,23 +97,25 @@ def parse_notification(packet: bytes) -> Notification | None:
 
 
 def ask(socket_path: Path, command: str, timeout_s: float = 5) -> str:
-    """Send a command and return its answer.
+    """Send a command and return its answer; the socket is `u/m/mconsole` of a machine's private directory.
 
-    Our own socket stands beside UML's: inside a jail with another view of the file system, that directory is the
-    one which both sides see under one name.
+    Our own socket stands in its `box`, which both sides see under one name and the guest cannot change.
 
     Raises: MconsoleError when it is refused, or not answered in time.
     """
     deadline = time.monotonic() + timeout_s
     packet = request_of(command)
-    own = socket_path.parent / f"c{os.getpid()}.{next(_numbers)}"
+    own = socket_path.parents[2] / "box" / f"c{os.getpid()}.{next(_numbers)}"
     with contextlib.ExitStack() as stack:
         client = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
         try:
+            there = _opened(socket_path)
+            stack.callback(os.close, there)
             client.bind(os.fspath(own))
             stack.callback(own.unlink, missing_ok=True)
+            own.chmod(0o777)  # UML can be another user, and must be able to answer
             client.settimeout(timeout_s)
-            client.sendto(packet, os.fspath(socket_path))
+            client.sendto(packet, f"/proc/self/fd/{there}")
             error, text = _answer(client, deadline)
         except TimeoutError:
             raise MconsoleError(command, f"no answer within {timeout_s:g} s") from None
@@ -120,6 +124,31 @@ def ask(socket_path: Path, command: str, timeout_s: float = 5) -> str:
     if error:
         raise MconsoleError(command, text.strip() or f"error {error}")
     return text
+
+
+def _opened(path: Path) -> int:
+    """UML's socket, as a descriptor to be named. What lies in `u` is the guest's: a link there could lead our words
+    to any socket of the host, so none is followed.
+
+    Raises: OSError.
+    """
+    base = path.parents[1]
+    words = [base.name, *path.relative_to(base).parts]
+    start = base.parent
+    if base.is_symlink():  # made by the launcher: /proc/PID/root/dev/shm/u, in the sandbox's own view
+        target = Path(os.readlink(base))
+        start, words = Path(*target.parts[:4]), [*target.parts[4:], *words[1:]]
+    at = os.open(start, os.O_PATH | os.O_CLOEXEC)
+    for word in words:
+        try:
+            inner = os.open(word, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=at)
+        finally:
+            os.close(at)
+        at = inner
+    if not stat.S_ISSOCK(os.fstat(at).st_mode):
+        os.close(at)
+        raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
+    return at
 
 
 def _answer(client: socket.socket, deadline: float) -> tuple[int, str]:
