@@ -29,6 +29,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "host": (*PURE, "specs", "host"),
     "stages": (*PURE, "specs", "kinds.size", "host", "stages.context"),
     "runtime": (*PURE, "specs", "host", "runtime"),
+    "attack": (*PURE, "host", "runtime", "attack"),
     "project": (*PURE, "specs", "kinds", "recipe", "lock", "plan", "host", "project"),
     "tasks": (*PURE, "specs", "plan", "stages", "host", "project", "tasks"),
 }
@@ -37,7 +38,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 OUTSIDE = {
     "doit": ("tasks",),
     "requests": ("host.fetch",),
-    "subprocess": ("host.process", "runtime"),
+    "subprocess": ("host.process", "runtime", "attack"),
     "pytest": (),
 }
 """A module of others → the only rooms that may import it."""
