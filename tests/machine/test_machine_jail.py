@@ -142,6 +142,24 @@ def test_shares_that_are_refused(tmp_path: Path) -> None:
         assert done.returncode == 125 and f"the share {where}" in done.stderr and "fix:" in done.stderr
 
 
+@pytest.mark.parametrize("kernel", ["6.1", "7.x"])
+def test_processes_are_limited(kernel: str, tmp_path: Path, open_place: Path) -> None:
+    """The guest's fork fails; the machine lives on."""
+    limit = 100
+    source = bundles.PREBUILT if kernel == "6.1" else bundles.source_7()
+    data = bundles.recipe(f"few-{kernel[0]}", source, "busybox", "ext4", launch={"processes": limit})
+    built = bundles.build(data, tmp_path)
+    bundle = open_place / "few"
+    subprocess.run(["cp", "-a", "--sparse=always", built, bundle], check=True, timeout=120)
+    with started(bundle, allow_root=False) as machine:
+        jail = os.readlink(uml_processes(machine)[0] / "ns" / "mnt")
+        bomb = "i=0; while [ $i -lt 150 ]; do sleep 5 & i=$((i+1)); done"
+        assert b"fork" in machine.exec(f"sh -c '{bomb}' </dev/null >/dev/null 2>/tmp/said; cat /tmp/said").stdout
+        jailed = [entry for entry in Path("/proc").glob("[0-9]*") if in_jail(entry, jail)]
+        assert limit - 20 < sum(len(list((entry / "task").iterdir())) for entry in jailed) <= limit
+        assert machine.exec("sleep 6; cat /proc/sys/kernel/ostype").stdout == b"Linux\n"
+
+
 def test_root_is_dropped(tmp_path: Path, open_place: Path) -> None:
     if os.getuid() != 0:
         pytest.skip("only root drops to nobody")

@@ -651,6 +651,7 @@ elif [ -p /proc/self/fd/2 ]; then
     if (: >/proc/$$/fd/2) 2>/dev/null; then exec 5>/proc/self/fd/2; fi
 fi
 
+probing=
 await() { # the real status of process $uml, however often a signal wakes us
     while :; do
         wait "$uml" 2>/dev/null # dash would say "Aborted"
@@ -661,6 +662,7 @@ await() { # the real status of process $uml, however often a signal wakes us
 
 probe() {
     (
+        probing=1
         cd "$inst/probe" || exit
         exec </dev/null >"$inst/probe.log" 2>&1 6>&- 7>&- 9>&-
         limit
@@ -741,6 +743,7 @@ case $status in
         fi
         exit 1
         ;;
+    137) booted || sandbox_explain ;;
     124 | 125 | 126 | 127) exit 123 ;; # those have a meaning of their own
 esac
 exit "$status"

@@ -65,6 +65,7 @@ def _assignments(settings: LaunchSettings) -> list[tuple[str, str]]:
         ("TIMEOUT_S", "" if settings.timeout_s is None else str(settings.timeout_s)),
         ("PIN", settings.pin),
         ("NUMA", settings.numa),
+        ("PROCESSES", str(settings.processes)),
         ("LOG_MIB", str(settings.log_mib)),
         ("INTERPRETER", settings.interpreter),
         ("SUMS", settings.sums),

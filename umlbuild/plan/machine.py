@@ -41,6 +41,7 @@ def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
         host_network=any(net.transport.HOST_NETWORK for net in recipe.network),
         host_paths=tuple(dict.fromkeys(path for net in recipe.network for path in net.transport.host_paths)),
         shares=tuple(Share(host=s.host, guest=s.guest, writable=s.writable) for s in recipe.share),
+        processes=recipe.launch.processes,
         log_mib=bytes_of(recipe.launch.log_limit) >> 20,
     )
     return render(settings)

@@ -33,6 +33,9 @@ class Launch(Model):
     """CPUs of the host that the machine may run on (taskset); all by default."""
     numa: int | None = Field(default=None, ge=0, le=1023)
     """The host's NUMA node that its memory comes from (numactl)."""
+    processes: int = Field(default=1024, ge=64, le=32_768)
+    """How many processes and threads the machine may have on its host; each process of the guest is one there, and
+    UML itself has a few. In the guest, fork(2) then fails. Root's own machines (`run --allow-root`) have no limit."""
     sandbox: Sandbox = Bwrap()
     """What confines the machine on its host; see the sandboxes."""
     log_limit: Size = "64M"

@@ -100,6 +100,8 @@ class LaunchSettings(Model):
     host_paths: tuple[Word, ...] = ()
     """Devices and sockets of the host that transports open."""
     shares: tuple[Share, ...] = ()
+    processes: Annotated[int, Field(ge=1, le=1 << 22)] = 1024
+    """How many processes and threads the machine may have on the host."""
     log_mib: Annotated[int, Field(gt=0)] = 64
     """Where `run --log` stops to write, in MiB."""
 

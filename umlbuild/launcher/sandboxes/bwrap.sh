@@ -85,7 +85,7 @@ enter() {
     # shellcheck disable=SC2086  # words or none
     "$action" env -i PATH=/usr/bin:/bin "TERM=${TERM:-linux}" TMPDIR=/dev/shm $drop $no_aslr "$bwrap" \
         --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --hostname "$NAME" \
-        --die-with-parent --new-session --cap-drop ALL --seccomp 3 --info-fd 4 "$@"
+        --die-with-parent --new-session --cap-drop ALL --seccomp 3 --info-fd 4 --block-fd 8 "$@"
 }
 
 # The name by which UML knows the image: a COW file with another would be rewritten by it.
@@ -99,26 +99,41 @@ sandbox_prepare() {
     fi
 }
 
-# Waits until the sandbox stands (UML's sockets are inside, mconsole's clients outside) and UML runs in it.
+# Waits until the sandbox stands and lets UML go once the number of its processes is limited: in the user namespace
+# the count begins at none, before it all processes of the user would count. Then waits until UML runs (its sockets are
+# inside, mconsole's clients outside).
 sandbox_watch() {
-    rm -f "$inst/info" # the lpj measurement's
+    mkfifo "$inst/info" "$inst/go"
     (
         cd "$inst" || exit
         exec 6>&- 9>&- >/dev/null 2>&1
+        pid=
+        while read -r word value; do
+            [ "$word" != '"child-pid":' ] || pid=${value%,}
+        done <info
+        [ -n "$pid" ] || exit
+        ln -s "/proc/$pid/root/dev/shm/u" u
+        $drop prlimit --pid "$pid" "--nproc=$PROCESSES:$PROCESSES" || {
+            touch unlimited
+            kill -KILL "$pid"
+        }
+        echo go >go
         tries=0
         while [ ! -e u/m/pid ] && [ "$tries" -lt 1000 ]; do
             tries=$((tries + 1))
             sleep 0.01
-            [ ! -L u ] && [ -s info ] || continue
-            while read -r word value; do
-                [ "$word" != '"child-pid":' ] || ln -s "/proc/${value%,}/root/dev/shm/u" u
-            done <info
         done
         [ ! -e u/m/pid ] || touch booted
     ) &
 }
 
-sandbox_exec() { exec "$@" 3<"$bundle/seccomp.bpf" 4>"$inst/info"; }
+sandbox_exec() {
+    if [ -z "$probing" ]; then
+        exec "$@" 3<"$bundle/seccomp.bpf" 4>"$inst/info" 8<>"$inst/go"
+    else # nobody waits for it, and it has no processes
+        exec "$@" 3<"$bundle/seccomp.bpf" 4>/dev/null 8</dev/null
+    fi
+}
 
 booted() { [ -e "$inst/booted" ]; }
 
@@ -126,7 +141,9 @@ booted() { [ -e "$inst/booted" ]; }
 sysctl_is() { [ "$(cat "/proc/sys/$(printf %s "$1" | tr . /)" 2>/dev/null)" = "$2" ]; }
 
 sandbox_explain() {
-    grep -q child-pid "$inst/info" 2>/dev/null && return # it stands; UML itself failed
+    [ ! -e "$inst/unlimited" ] || refuse "the number of its processes cannot be limited: prlimit failed" \
+        "apt-get install util-linux"
+    [ ! -L "$inst/u" ] || return # it stands; UML itself failed
     for setting in user.max_user_namespaces=0=15000 kernel.unprivileged_userns_clone=0=1 \
         kernel.apparmor_restrict_unprivileged_userns=1=0; do
         name=${setting%%=*} values=${setting#*=}
