@@ -32,6 +32,8 @@ class Lock(Model):
     """Every package of the root file system, sorted by name."""
     tools: tuple[DebPin, ...] = ()
     """The programs that write the images, with all they depend on."""
+    filters: tuple[DebPin, ...] = ()
+    """The programs that compile packet filters, likewise."""
 
 
 def path_of(recipe: Path) -> Path:

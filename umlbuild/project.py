@@ -20,6 +20,7 @@ from umlbuild.lock import Lock
 from umlbuild.plan.bundle import Plan, plan_of
 from umlbuild.plan.wishes import Wishes, wishes_of
 from umlbuild.recipe import Recipe, load
+from umlbuild.specs.filters import FiltersSpec
 from umlbuild.specs.packages import DebPin
 
 Note = Callable[[str], None]
@@ -108,7 +109,8 @@ def resolved(wishes: Wishes, cache: Path, note: Note) -> Lock:
     else:
         root = apt.resolve(wishes.suite, wishes.variant, wishes.packages)
     tools = apt.closure(wishes.tools_suite, wishes.tools) if wishes.tools else ()
-    return Lock(asked=wishes.asked(), kernel=kernel, rootfs=root, tools=tools)
+    filters = apt.closure(wishes.tools_suite, wishes.filters) if wishes.filters else ()
+    return Lock(asked=wishes.asked(), kernel=kernel, rootfs=root, tools=tools, filters=filters)
 
 
 class LazyMirrors(Mapping[str, str]):
@@ -137,9 +139,28 @@ def _plan(recipe: Recipe, path: Path, lock: Lock, cache: Path) -> Plan:
     files = Files(path.parent.absolute(), path.name)
     identities = Identities(cache)
     plan = plan_of(recipe, lock, files, identities.of, path=path, mirrors=LazyMirrors(recipe.rootfs.mirror))
+    if not files.problems:
+        files.problems += _refused_filters(plan, path.name, cache)
     if files.problems:
         raise RecipeError(files.problems)
     return plan
+
+
+def _refused_filters(plan: Plan, file: str, cache: Path) -> list[str]:
+    """What libpcap has against the recipe's filters; asked only when they are still to be compiled.
+
+    Without a libpcap on this machine nothing is known yet: `needs` says that it is missing, or installs it.
+    """
+    step = plan.bundle.inputs.get("filters")
+    if step is None or "tools" not in step.inputs:
+        return []
+    from umlbuild.host import pcap, process
+    from umlbuild.host.store import Store
+
+    if Store(cache).has(step.stage, step.key) or process.find(pcap.HOSTS[0]) is None:
+        return []
+    assert isinstance(step.spec, FiltersSpec)
+    return [f"{file}: {problem}" for problem in pcap.refusals(step.spec)]
 
 
 def _find_recipe(word: str, directory: Path) -> Path:

@@ -67,13 +67,18 @@ def words(directory: Path, env: dict[str, str], *options: str) -> list[str]:
     return [shlex.split(line)[0] for line in done.stdout.splitlines()]
 
 
-SHARED = settings(shares=(Share(host="/srv/a b", guest="/mnt/a"),))
+SHARED = settings(
+    shares=(Share(host="/srv/a b", guest="/mnt/a"),), filters=("filters/vec0.bpf",), filtered_fds=(5,),
+    egress=(("vec1", "tap0"),),
+)  # fmt: skip
+PLAIN = settings()
 
 
 @pytest.mark.parametrize(
     "text",
-    [*(render(SHARED.model_copy(update={"sandbox": kind})) for kind in ("bwrap", "none")), AGENT.read_text()],
-    ids=["bwrap", "none", "agent"],
+    [*(render(SHARED.model_copy(update={"sandbox": kind})) for kind in ("bwrap", "none")), render(PLAIN),
+     AGENT.read_text()],
+    ids=["bwrap", "none", "plain", "agent"],
 )
 def test_shellcheck(text: str, tmp_path: Path) -> None:
     script = tmp_path / "script.sh"

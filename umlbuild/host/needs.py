@@ -19,6 +19,7 @@ from pathlib import Path
 from umlbuild.errors import HostError, ToolFailed
 from umlbuild.host import place, process, rootless
 from umlbuild.host.debian import release_of_host
+from umlbuild.specs.filters import FiltersSpec
 from umlbuild.specs.model import Spec
 from umlbuild.specs.rootfs import ConfigureSpec, RootfsSpec
 
@@ -52,6 +53,8 @@ PACKAGES = {
     "strace": "strace",
     "strip": "binutils",
     "tar": "tar",
+    "tc": "iproute2",
+    "tcpdump": "tcpdump",
     "uml_mconsole": "uml-utilities",
     "unshare": "util-linux",
     "xz": "xz-utils",
@@ -71,12 +74,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "rootfs": ("dpkg-deb", "tar"),
     "configure": (),
     "image": (),
+    "filters": (),
     "bundle": ("bwrap",),  # not for the step: its machine runs in that sandbox
 }  # fmt: skip
 """Stage → programs; a spec may add to them, see `programs_of`."""
 
 TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "newuidmap", "bwrap", "ccache",
-         "slirp4netns", "zstd", *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
+         "slirp4netns", "tc", "tcpdump", "zstd", *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
 """What the project's own tests use when it is there."""
 
 _INSTALL_S = 1200.0
@@ -88,6 +92,8 @@ def programs_of(spec: Spec) -> tuple[str, ...]:
     programs = ("setpriv", *STAGES.get(spec.STAGE, ()))  # `process` starts everything through setpriv
     if isinstance(spec, RootfsSpec) and spec.bootstrap in PACKAGES:
         programs += (spec.bootstrap,)
+    if isinstance(spec, FiltersSpec) and any(item.is_compiled for item in spec.filters):
+        programs += ("tcpdump",)  # not for the step, which has its own: recipes are checked with it before any work
     if isinstance(spec, ConfigureSpec) and spec.scripts:
         programs += ("tar", "bwrap")
     if not _makes_owners(spec):

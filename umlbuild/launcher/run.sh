@@ -108,6 +108,8 @@ fi
 
 #@SANDBOX@
 
+#@FILTERS@
+
 # --- what was asked for -------------------------------------------------------------------------------
 
 # Started with closed descriptors (a daemon's child)? The next file opened would take their place.
@@ -357,6 +359,7 @@ if [ -z "$ROOT_READ_ONLY" ] && [ -z "$ephemeral" ] && [ -e "$cow" ]; then check_
 
 cache=${XDG_CACHE_HOME:-}
 case $cache in /*) ;; *) cache=${HOME:+$HOME/.cache} ;; esac
+check_filters
 check_bundle
 
 # --- lpj: loops per jiffy, measured once per host and kernel; it halves the time to init ---------------
@@ -580,6 +583,7 @@ if [ -n "$SHARE_MODES" ]; then
     done
 fi
 
+put_filters
 sandbox_prepare
 if [ -n "$drop" ]; then
     for file in "$inst" "$inst/box" "$inst/share" "$inst/notify" "$inst/memory" "${state%/*}" "$inst/root.cow" "$inst"/disk*; do

@@ -12,6 +12,7 @@ import tomli_w
 from umlbuild.kinds.sandboxes import seccomp
 from umlbuild.lock import Lock
 from umlbuild.plan import cmdline, machine
+from umlbuild.plan.filters import filters_step
 from umlbuild.plan.image import disk_steps, image_step, tools_step
 from umlbuild.plan.inputs import Files, Identity
 from umlbuild.plan.kernel import kernel_step
@@ -61,9 +62,10 @@ def plan_of(
         cmdline=" ".join(words),
         recipe=effective(recipe),
     )
-    bundle = Step(
-        spec, f"bundle {recipe.name}", {"kernel": kernel, "image": image, **disk_steps(recipe, tools)}
-    )
+    inputs = {"kernel": kernel, "image": image, **disk_steps(recipe, tools)}
+    if (filters := filters_step(recipe, lock, files)) is not None:
+        inputs["filters"] = filters
+    bundle = Step(spec, f"bundle {recipe.name}", inputs)
     parts = {"kernel": kernel, "rootfs": root, "image": image, "bundle": bundle}
     return Plan(recipe.name, recipe, path, bundle, parts, mirrors)
 

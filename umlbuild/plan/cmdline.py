@@ -7,6 +7,7 @@ Source: uml-facts 1 (limits, root names) and 2.2 (vector options).
 from __future__ import annotations
 
 from umlbuild.errors import RecipeError
+from umlbuild.plan.filters import file_of
 from umlbuild.plan.guest import mac_of
 from umlbuild.plan.image import device_of, overlay_disk_of
 from umlbuild.recipe import Recipe
@@ -44,5 +45,7 @@ def vector_of(recipe: Recipe, number: int) -> str:
     net = recipe.network[number]
     options = [("transport", net.transport.kind), *net.transport.options(), ("mac", mac_of(recipe, number))]
     options += [("depth", str(net.depth)), ("mtu", str(net.mtu)), ("gro", "1" if net.gro else "0")]
+    if (filter_file := file_of(net, number)) is not None:
+        options.append(("bpffile", filter_file))
     assert len(options) <= 20
     return f"vec{number}:" + ",".join(f"{name}={value}" for name, value in options)

@@ -8,7 +8,7 @@ from importlib import resources
 
 from umlbuild.specs.launch import Disk, LaunchSettings
 
-MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n")
+MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n", "#@FILTERS@\n")
 
 
 def template() -> str:
@@ -21,11 +21,17 @@ def sandbox(kind: str) -> str:
     return (resources.files("umlbuild.launcher") / "sandboxes" / f"{kind}.sh").read_text()
 
 
+def filters(settings: LaunchSettings) -> str:
+    """The shell functions that see to the filters of frames; empty ones where there are none."""
+    wanted = settings.filters or settings.egress
+    return (resources.files("umlbuild.launcher") / f"filters/{'some' if wanted else 'none'}.sh").read_text()
+
+
 def render(settings: LaunchSettings) -> str:
     """The whole text of `run`."""
     text = template()
     assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in _assignments(settings))
-    for mark, filling in zip(MARKS, (assignments, sandbox(settings.sandbox)), strict=True):
+    for mark, filling in zip(MARKS, (assignments, sandbox(settings.sandbox), filters(settings)), strict=True):
         before, found, after = text.partition(mark)
         assert found and mark not in after
         text = before + filling + after
@@ -71,6 +77,9 @@ def _assignments(settings: LaunchSettings) -> list[tuple[str, str]]:
         ("SUMS", settings.sums),
         ("HOST_NETWORK", _flag(settings.host_network)),
         ("HOST_PATHS", " ".join(settings.host_paths)),
+        ("FILTERS", " ".join(settings.filters)),
+        ("FILTERED_FDS", " ".join(map(str, settings.filtered_fds))),
+        ("EGRESS", " ".join(":".join(row) for row in settings.egress)),
         ("SHARE_MODES", " ".join("rw" if share.writable else "ro" for share in settings.shares)),
         *((f"SHARE_AT_{number}", share.guest) for number, share in enumerate(settings.shares)),
         *((f"SHARE_OF_{number}", share.host) for number, share in enumerate(settings.shares)),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from umlbuild.kinds.size import bytes_of
+from umlbuild.plan import filters
 from umlbuild.plan.image import disks_of
 from umlbuild.plan.launch import render
 from umlbuild.recipe import Recipe
@@ -42,6 +43,9 @@ def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
         host_paths=tuple(dict.fromkeys(path for net in recipe.network for path in net.transport.host_paths)),
         shares=tuple(Share(host=s.host, guest=s.guest, writable=s.writable) for s in recipe.share),
         processes=recipe.launch.processes,
+        filters=filters.files_of(recipe),
+        filtered_fds=filters.filtered_fds(recipe),
+        egress=filters.egress_of(recipe),
         log_mib=bytes_of(recipe.launch.log_limit) >> 20,
     )
     return render(settings)

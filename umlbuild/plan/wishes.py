@@ -5,6 +5,7 @@ from __future__ import annotations
 from umlbuild import digest
 from umlbuild.kinds.kernels.wish import PackageWish
 from umlbuild.plan.contributions import packages_of
+from umlbuild.plan.filters import wanted
 from umlbuild.recipe import Recipe
 from umlbuild.specs.model import Model
 
@@ -27,6 +28,8 @@ class Wishes(Model):
     tools_suite: str = TOOLS_SUITE
     tools: tuple[str, ...]
     """Packages of the programs that write the images."""
+    filters: tuple[str, ...] | None = None
+    """Packages of the programs that compile packet filters, from the same suite."""
 
     def asked(self) -> str:
         """The digest that a lock remembers; the mirror is no part of it."""
@@ -45,4 +48,5 @@ def wishes_of(recipe: Recipe) -> Wishes:
         mirror=root.mirror,
         kernel=recipe.kernel.source.wanted(root.suite),
         tools=tuple(sorted(tools)),
+        filters=wanted(recipe),
     )

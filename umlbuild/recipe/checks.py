@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from umlbuild.bpf import expression
 from umlbuild.kconfig import spelled
 from umlbuild.kinds.images.readonly import ReadOnlyKind
 from umlbuild.kinds.size import bytes_of
 from umlbuild.recipe import Recipe
+from umlbuild.recipe.network import Network
 
 MINIMUM_MEMORY = 32 << 20
 """UML boots Debian's shell with 16 MiB; below 32 MiB nothing useful runs (uml-facts 1.3)."""
@@ -25,6 +27,7 @@ def problems(recipe: Recipe) -> list[str]:
         *_paths(recipe),
         *_disks(recipe),
         *_network(recipe),
+        *_filters(recipe),
         *_shares(recipe),
         *_launch(recipe),
         *_hardening(recipe),
@@ -139,6 +142,41 @@ def _network(recipe: Recipe) -> Iterator[str]:
     yield from _twice("network: mac", [net.mac for net in recipe.network if net.mac])
     taps = [net.transport.ifname for net in recipe.network if net.transport.kind == "tap"]
     yield from _twice("network: transport.ifname", taps)
+
+
+def _filters(recipe: Recipe) -> Iterator[str]:
+    for number, net in enumerate(recipe.network):
+        at = f"network[{number}]"
+        if net.filter:
+            yield from _filter(net, f"{at}.filter")
+        if net.egress:
+            yield from _egress(net, f"{at}.egress")
+
+
+def _filter(net: Network, at: str) -> Iterator[str]:
+    assert net.filter is not None
+    if not net.transport.FILTERED:
+        what = "egress rules are" if net.transport.EGRESS else "nothing is"
+        yield (
+            f"{at}: {net.transport.kind} takes no filter: UML attaches it to a socket that carries whole frames, and "
+            f"would go on without it here; {what} possible"
+        )
+    if (net.filter.expression is None) == (net.filter.file is None):
+        yield f"{at}: needs either an expression or a file"
+    if net.filter.expression is not None:
+        yield from (f"{at}: {problem}" for problem in expression.problems(net.filter.expression))
+
+
+def _egress(net: Network, at: str) -> Iterator[str]:
+    assert net.egress is not None
+    if not net.transport.EGRESS:
+        yield f"{at}: what {net.transport.kind} sends comes in at no interface of this host"
+    elif net.egress.device is None and net.transport.egress_device is None:
+        yield f"{at}.device: must name the interface where the guest's frames come in (a veth's other end)"
+    if bool(net.egress.allow) == (net.egress.file is not None):
+        yield f"{at}: needs either allow or a file"
+    for row, line in enumerate(net.egress.allow):
+        yield from (f"{at}.allow[{row}]: {problem}" for problem in expression.problems(line))
 
 
 def _shares(recipe: Recipe) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from umlbuild.kinds.transports import Transport
+from umlbuild.recipe.filter import Egress, Filter
 from umlbuild.recipe.types import Address, Address4, Address6, MacAddress
 from umlbuild.specs.model import Model
 
@@ -32,3 +33,7 @@ class Network(Model):
     """Frames that are handled in one go."""
     gro: bool = True
     """Receive merged segments: without it TCP between machines crawls (2 Mbit/s were seen)."""
+    filter: Filter | None = None
+    """Which frames the guest receives: an expression like "arp or tcp port 22", or `{ file = "rules.pcap" }`."""
+    egress: Egress | None = None
+    """Which frames the guest may send, where they come in at an interface of the host."""

@@ -8,10 +8,10 @@ from umlbuild.specs.model import Spec
 
 
 class BundleSpec(Spec):
-    """The bundle stage. Inputs `kernel`, `image`, and `disk0`, `disk1`, … for data disks.
+    """The bundle stage. Inputs `kernel`, `image`, `disk0`, `disk1`, … for data disks, and `filters` if there are any.
 
     Output: `linux`, `lib/` (of a dynamic kernel: its loader and libraries), `root.img`, `disk<N>.img`,
-    `seccomp.bpf`, `run` (0755), `manifest.toml`, `recipe.toml`.
+    `filters/` (see FiltersSpec), `seccomp.bpf`, `run` (0755), `manifest.toml`, `recipe.toml`.
     """
 
     STAGE: ClassVar[str] = "bundle"

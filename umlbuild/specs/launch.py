@@ -13,6 +13,8 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 
 FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
 
+FilterFile = Annotated[str, Field(pattern=r"^filters/vec[0-9]{1,2}\.bpf$")]
+
 ShortHex = Annotated[str, Field(pattern=r"^([0-9a-f]{8,64}|@[A-Z0-9]+_ID@)$")]
 """Of an image's content; or the placeholder that the bundle stage fills in, since a plan is made before
 the image is (so are the two below)."""
@@ -102,6 +104,12 @@ class LaunchSettings(Model):
     shares: tuple[Share, ...] = ()
     processes: Annotated[int, Field(ge=1, le=1 << 22)] = 1024
     """How many processes and threads the machine may have on the host."""
+    filters: tuple[FilterFile, ...] = ()
+    """Filters of frames, below the bundle: UML would go on without one that it cannot use."""
+    filtered_fds: tuple[int, ...] = ()
+    """Descriptors that must be sockets for their filters to work."""
+    egress: tuple[tuple[Word, Word], ...] = ()
+    """(interface, the host's interface) where `filters/<interface>.egress` must be in force."""
     log_mib: Annotated[int, Field(gt=0)] = 64
     """Where `run --log` stops to write, in MiB."""
 

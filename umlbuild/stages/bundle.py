@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -45,6 +46,9 @@ def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     for name, source in images.items():
         context.note(name)
         sparse.link_or_copy(source, out / name)
+    if "filters" in inputs:
+        shutil.copytree(inputs["filters"] / "filters", out / "filters")
+        (out / "filters").chmod(0o755)
     interpreter = _put_kernel(inputs["kernel"], out)
     for name, content in (("recipe.toml", spec.recipe.encode()), ("seccomp.bpf", bytes.fromhex(spec.filter))):
         (out / name).write_bytes(content)

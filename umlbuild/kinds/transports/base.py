@@ -16,6 +16,26 @@ class TransportModel(Model):
     HOST_NETWORK: ClassVar[bool] = False
     """Whether it works in the host's network namespace only."""
 
+    FILTERED: ClassVar[bool] = False
+    """Whether UML receives whole frames on a socket, to which it can attach a filter (`bpffile=`). Not so of a tunnel's
+    socket: a filter there sees the tunnel's packet."""
+
+    HEARS_ITSELF: ClassVar[bool] = False
+    """Whether it receives what it sends, unless a filter drops that."""
+
+    EGRESS: ClassVar[bool] = False
+    """Whether what the guest sends comes in at an interface of the host, where it can be filtered."""
+
+    @property
+    def egress_device(self) -> str | None:
+        """That interface, if the transport knows it."""
+        return None
+
+    @property
+    def filtered_fd(self) -> int | None:
+        """The inherited descriptor that must be a socket for a filter to work."""
+        return None
+
     @property
     def host_paths(self) -> tuple[str, ...]:
         """Devices and sockets of the host that UML opens for it."""

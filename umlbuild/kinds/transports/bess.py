@@ -8,7 +8,7 @@ Source: arch/um/drivers/vector_user.c user_init_unix_fds; uml-facts 2.2; experim
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from umlbuild.kinds.transports.base import TransportModel
 from umlbuild.kinds.transports.names import SocketPath
@@ -16,6 +16,8 @@ from umlbuild.kinds.transports.names import SocketPath
 
 class Bess(TransportModel):
     """A unix socket that somebody listens on."""
+
+    FILTERED: ClassVar[bool] = True
 
     kind: Literal["bess"] = "bess"
     dst: SocketPath

@@ -7,7 +7,7 @@ Source: arch/um/drivers/vector_user.c user_init_fd_fds; uml-facts 2.5.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -17,9 +17,15 @@ from umlbuild.kinds.transports.base import TransportModel
 class Fd(TransportModel):
     """An inherited descriptor."""
 
+    FILTERED: ClassVar[bool] = True
+
     kind: Literal["fd"] = "fd"
     fd: int = Field(ge=3, le=1023)
     """Its number in the process that calls `run`."""
 
     def options(self) -> tuple[tuple[str, str], ...]:
         return (("fd", str(self.fd)),)
+
+    @property
+    def filtered_fd(self) -> int | None:
+        return self.fd

@@ -18,10 +18,15 @@ class Tap(TransportModel):
     """A tap interface."""
 
     HOST_NETWORK: ClassVar[bool] = True
+    EGRESS: ClassVar[bool] = True
 
     kind: Literal["tap"] = "tap"
     ifname: Ifname
     """Name of the host's tap interface."""
+
+    @property
+    def egress_device(self) -> str | None:
+        return self.ifname
 
     @property
     def host_paths(self) -> tuple[str, ...]:

@@ -67,6 +67,7 @@ enter() {
         esac
         share=$((share + 1))
     done
+    for file in $FILTERS; do set -- --ro-bind "$inst/$file" "$inst/$file" "$@"; done
     for path in $HOST_PATHS; do set -- --dev-bind "$path" "$path" "$@"; done
     if [ -n "$memory_dir" ]; then
         set -- --bind "$inst/memory" /dev/shm --dir /dev/shm/u "$@"

@@ -1,0 +1,5 @@
+# No filters of frames.
+
+check_filters() { :; }
+
+put_filters() { :; }
