@@ -45,7 +45,7 @@ OUTSIDE = {
 """A module of others → the only rooms that may import it."""
 
 MAX_LINES = 500
-LONGER = {"umlbuild/launcher/run.sh": 750}  # a bundle's launcher must be one file that needs nothing else
+LONGER = {"umlbuild/launcher/run.sh": 720}
 
 
 def tracked(pattern: str = "") -> list[Path]:
@@ -101,7 +101,7 @@ def shell_scripts() -> list[Path]:
     found: list[Path] = []
     for path in tracked():
         launcher = PACKAGE / "launcher"
-        if path.parent in (launcher / "sandboxes", launcher / "filters") or path == launcher / "run.sh":
+        if path == launcher / "run.sh" or path.parent in [launcher / name for name in ("sandboxes", "filters", "disks")]:
             continue  # parts of one text, which tests/launcher checks as a whole
         if path.suffix == ".sh" or path.read_bytes()[:40].split(b"\n")[0] in (
             b"#!/bin/sh", b"#!/usr/bin/env bash", b"#!/bin/bash",

@@ -8,30 +8,26 @@ from importlib import resources
 
 from umlbuild.specs.launch import Disk, LaunchSettings
 
-MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n", "#@FILTERS@\n")
+MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n", "#@FILTERS@\n", "#@COW@\n")
+
+
+def part(name: str) -> str:
+    """The text of one file of `umlbuild/launcher/`."""
+    return (resources.files("umlbuild.launcher") / name).read_text()
 
 
 def template() -> str:
-    """The launcher's text before settings and sandbox are filled in."""
-    return (resources.files("umlbuild.launcher") / "run.sh").read_text()
-
-
-def sandbox(kind: str) -> str:
-    """The shell functions of one sandbox."""
-    return (resources.files("umlbuild.launcher") / "sandboxes" / f"{kind}.sh").read_text()
-
-
-def filters(settings: LaunchSettings) -> str:
-    """The shell functions that see to the filters of frames; empty ones where there are none."""
-    wanted = settings.filters or settings.egress
-    return (resources.files("umlbuild.launcher") / f"filters/{'some' if wanted else 'none'}.sh").read_text()
+    """The launcher's text before its parts are filled in."""
+    return part("run.sh")
 
 
 def render(settings: LaunchSettings) -> str:
     """The whole text of `run`."""
     text = template()
     assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in _assignments(settings))
-    for mark, filling in zip(MARKS, (assignments, sandbox(settings.sandbox), filters(settings)), strict=True):
+    filters = "some" if settings.filters or settings.egress else "none"
+    parts = (assignments, part(f"sandboxes/{settings.sandbox}.sh"), part(f"filters/{filters}.sh"), part("disks/cow.sh"))
+    for mark, filling in zip(MARKS, parts, strict=True):
         before, found, after = text.partition(mark)
         assert found and mark not in after
         text = before + filling + after
