@@ -31,17 +31,6 @@ tty1::respawn:/bin/busybox getty {options}-L 0 tty1 linux
 _AUTOLOGIN = "#!/bin/sh\nexec /bin/busybox login -f {user}\n"
 
 
-APPLETS = """
-[ ash awk base64 basename cat chgrp chmod chown clear cmp cp cut date dd df diff dirname dmesg du echo egrep env expr
-false fgrep find free fstrim getty grep groups gunzip gzip halt head hostname hwclock id ifconfig ifdown ifup insmod
-ip kill killall less ln logger login logname ls lsmod md5sum mkdir mkfifo mknod mktemp modprobe more mount mv nc
-netstat nproc nslookup od passwd pidof ping ping6 pivot_root poweroff printf ps pwd readlink realpath reboot rm rmdir
-rmmod route run-parts sed seq setsid sh sha256sum sleep sort stat strings stty su switch_root sync sysctl syslogd tail
-tar tee telnet test tftp time timeout top touch tr traceroute true tty udhcpc umount uname uniq uptime usleep vi wc
-wget which who whoami xargs yes zcat
-"""
-"""What a bare root gets as commands. Source: `busybox --list` of busybox-static in bookworm and trixie."""
-
 ENDINGS = ("halt", "poweroff", "reboot")
 """What every root gets: Debian has these from systemd-sysv or sysvinit-core, whose place this init takes."""
 
@@ -65,8 +54,7 @@ class Busybox(Model):
             Entry(path=f"{shared.LIB}/init", type="symlink", target="/bin/busybox"),
             Entry(path="/etc/inittab", content=_INITTAB.format(lib=shared.LIB, options=options)),
         ]
-        names = APPLETS.split() if guest.is_bare else ENDINGS
-        entries += [Entry(path=f"/usr/bin/{name}", type="symlink", target="/bin/busybox") for name in names]
+        entries += shared.applets(shared.APPLETS.split() if guest.is_bare else ENDINGS)
         if guest.autologin:
             text = _AUTOLOGIN.format(user=guest.autologin)
             entries.append(Entry(path=f"{shared.LIB}/autologin", content=text, mode=0o755))

@@ -5,6 +5,7 @@ The scripts themselves stand in `umlbuild/launcher/guest/`; here they only becom
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib.resources import files
 
 from umlbuild.kinds.inits.base import Guest
@@ -52,3 +53,20 @@ def packages(guest: Guest) -> list[str]:
     if guest.has_network:
         names += ["ifupdown", "iproute2", "udhcpc"]
     return names
+
+
+def applets(names: Iterable[str]) -> list[Entry]:
+    """Commands that busybox is under those names."""
+    return [Entry(path=f"/usr/bin/{name}", type="symlink", target="/bin/busybox") for name in names]
+
+
+APPLETS = """
+[ ash awk base64 basename cat chgrp chmod chown clear cmp cp cut date dd df diff dirname dmesg du echo egrep env expr
+false fgrep find free fstrim getty grep groups gunzip gzip halt head hostname hwclock id ifconfig ifdown ifup insmod
+ip kill killall less ln logger login logname ls lsmod md5sum mkdir mkfifo mknod mktemp modprobe more mount mv nc
+netstat nproc nslookup od passwd pidof ping ping6 pivot_root poweroff printf ps pwd readlink realpath reboot rm rmdir
+rmmod route run-parts sed seq setsid sh sha256sum sleep sort stat strings stty su switch_root sync sysctl syslogd tail
+tar tee telnet test tftp time timeout top touch tr traceroute true tty udhcpc umount uname uniq uptime usleep vi wc
+wget which who whoami xargs yes zcat
+"""
+"""What a bare root gets as commands. Source: `busybox --list` of busybox-static in bookworm and trixie."""

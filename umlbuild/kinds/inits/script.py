@@ -4,6 +4,8 @@ The launcher's exit status is the program's own (0..123; a higher one is reporte
 
     [rootfs]
     init = { kind = "script", command = ["/usr/bin/make", "-C", "/src", "test"] }
+
+With `bootstrap = "extract"` the root has busybox for a shell.
 """
 
 from __future__ import annotations
@@ -43,9 +45,11 @@ class Script(Model):
             Entry(path=f"{shared.LIB}/command", content=command, mode=0o755),
         ]
         entries += shared.module_entries(guest)
+        if guest.is_bare:
+            entries += shared.applets(shared.APPLETS.split())
         return Contribution(
             kconfig=symbols.SCRIPT,
             optional_kconfig=symbols.SCRIPT_OPTIONAL,
-            packages=tuple(shared.packages(guest)),
+            packages=(*(["busybox-static"] if guest.is_bare else []), *shared.packages(guest)),
             entries=tuple(entries),
         )
