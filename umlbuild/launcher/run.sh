@@ -88,9 +88,8 @@ clean_up() {
         trap '' TTOU # we may be in the background of that terminal
         stty "$3" <&7 2>/dev/null
     fi
-    [ -z "$2" ] || rm -rf -- "$2"
     [ ! -L "$1/memory" ] || rm -rf -- "$(readlink "$1/memory")"
-    rm -rf -- "$1" # last: its absence says that nothing is left
+    rm -rf -- ${2:+"$2"} "$1" # the last one's absence says that nothing is left
 }
 
 if [ "${1-}" = --janitor ]; then # --janitor INSTANCE SCRATCH TERMINAL-SETTINGS
@@ -207,8 +206,8 @@ bundle=${self%/*}
 image=$bundle/root.img
 [ "${#image}" -lt 1000 ] || refuse "$image: this path is too long for a COW file" "move the bundle"
 [ -r "$image" ] || refuse "$image: cannot be read" "copy the bundle whole (cp -a), or chmod a+r that file"
-image_size=$(stat -L -c %s -- "$image")
-image_mtime=$(stat -L -c %Y -- "$image")
+facts=$(stat -L -c '%s %Y' -- "$image")
+image_size=${facts% *} image_mtime=${facts#* }
 [ "$image_size" = "$IMAGE_SIZE" ] || refuse \
     "$image: is damaged: it has $image_size bytes and should have $IMAGE_SIZE" "copy or build the bundle again"
 
@@ -225,7 +224,10 @@ if [ "$scope" = 3 ] || { [ "$scope" = 2 ] && { [ "$uid" != 0 ] || [ -z "$allow_r
 fi
 
 # free_in DIRECTORY: in KiB; nothing if that is not known.
-free_in() { df -Pk -- "$1" 2>/dev/null | sed -n '2s/.* \([0-9]\{1,\}\) \{1,\}[0-9-]\{1,\}%\{0,1\} .*/\1/p'; }
+free_in() {
+    facts=$(stat -f -c '%a %S' -- "$1" 2>/dev/null) || return 0
+    echo $((${facts% *} * ${facts#* } / 1024))
+}
 
 memory_dir=${UMLBUILD_MEMORY_DIR:-}
 check_memory_dir() {
@@ -296,11 +298,16 @@ fi
 # SUMS is what cksum says of each: number, size, name.
 check_bundle() {
     [ -n "$SUMS" ] || return 0
-    files=$(printf '%s\n' "$SUMS" | cut -d ' ' -f 3-)
-    seen=$(cd "$bundle" && printf '%s\n' "$files" | xargs -d '\n' stat -c '%n %d %i %s %y' 2>/dev/null | cat - "$self" | cksum)
+    files=
+    while read -r _ _ name; do files="$files $name"; done <<END
+$SUMS
+END
+    # shellcheck disable=SC2086  # plain names
+    seen=$(cd "$bundle" && stat -c '%n %d %i %s %y' $files run 2>/dev/null | cksum)
     checked=${cache:+$cache/umlbuild/checked-$NAME-${seen%% *}}
     if [ -z "$checked" ] || [ ! -e "$checked" ]; then
-        sums=$(cd "$bundle" && printf '%s\n' "$files" | xargs -d '\n' cksum 2>/dev/null)
+        # shellcheck disable=SC2086
+        sums=$(cd "$bundle" && cksum $files 2>/dev/null)
         if [ "$sums" != "$SUMS" ]; then
             wrong=$(printf '%s\n' "$SUMS" | grep -vxF -e "$sums" | head -n 1 | cut -d ' ' -f 3-)
             refuse "$bundle/$wrong: is not the file that was built" "copy or build the bundle again"
@@ -343,9 +350,12 @@ check_bundle
 
 # --- lpj: loops per jiffy, measured once per host and kernel; it halves the time to init ---------------
 
-lpj='' lpj_file=''
+lpj='' lpj_file='' host=$(uname -nm)
 if [ -n "$cache" ]; then
-    lpj_key=$({ uname -nm; sed -n '/^model name/{p;q;}' /proc/cpuinfo; printf '%s\n' "$KERNEL_VERSION"; } | cksum)
+    while read -r model; do
+        case $model in 'model name'*) break ;; esac
+    done </proc/cpuinfo
+    lpj_key=$(printf '%s\n' "$host" "$model" "$KERNEL_VERSION" | cksum)
     lpj_file=$cache/umlbuild/lpj-${lpj_key%% *}
     [ ! -r "$lpj_file" ] || read -r lpj <"$lpj_file" || :
     case $lpj in '' | *[!0-9]* | ???????????*) lpj='' ;; esac
@@ -357,7 +367,7 @@ inst=${runtime:-$base/uml-XXXXXXXX}
 no_aslr=
 if [ -n "$SETARCH" ]; then
     # Without it 6.1 takes up to a gigabyte of address space for memory; some containers forbid it.
-    no_aslr="setarch $(uname -m) -R"
+    no_aslr="setarch ${host##* } -R"
     $no_aslr true 2>/dev/null || no_aslr=
 fi
 
@@ -498,8 +508,7 @@ if [ -z "$ROOT_READ_ONLY" ]; then
     fi
     ln -s -- "$cow" "$inst/root.cow"
 fi
-ln -s -- "$image" "$inst/root.img"
-ln -s -- "$bundle/linux" "$inst/linux"
+ln -s -- "$image" "$bundle/linux" "$inst"
 mkdir -p "$inst/box" # what is handed to the guest as a disk
 [ -z "$notify" ] || [ "$notify" = "$inst/notify" ] || ln -s -- "$(absolute "$notify")" "$inst/notify"
 
@@ -539,8 +548,9 @@ fi
 # --- start -----------------------------------------------------------------------------------------------
 
 # No core dumps; no file grows beyond the largest that the machine has a right to; descriptors enough for 14 disks.
-largest_kib=$((memory_mib * 1024))
-for file in "$inst/root.cow" "$inst/root.img" "$inst"/disk*; do
+largest_kib=$((memory_mib * 1024)) size_kib=$((image_size / 1024 + 1))
+[ "$size_kib" -le "$largest_kib" ] || largest_kib=$size_kib
+for file in "$inst"/disk*; do
     [ -e "$file" ] || continue
     size_kib=$(($(stat -L -c %s -- "$file") / 1024 + 1))
     [ "$size_kib" -le "$largest_kib" ] || largest_kib=$size_kib

@@ -27,7 +27,8 @@ check_cow() {
 big_endian() { # VALUE BYTES
     shift_by=$((($2 - 1) * 8))
     while [ "$shift_by" -ge 0 ]; do
-        printf '%b' "\\0$(printf %o $((($1 >> shift_by) & 255)))"
+        byte=$((($1 >> shift_by) & 255)) # in octal without a process for each
+        printf '%b' "\\0$((byte >> 6))$((byte >> 3 & 7))$((byte & 7))"
         shift_by=$((shift_by - 8))
     done
 }

@@ -84,7 +84,8 @@ enter() {
     [ "$uid" != 0 ] || [ -n "$drop" ] || set -- --uid 65534 --gid 65534 "$@"
     [ -z "$locked" ] || set -- --sync-fd 9 "$@" # held, and not handed on
     # shellcheck disable=SC2086  # words or none
-    "$action" env -i PATH=/usr/bin:/bin "TERM=${TERM:-linux}" TMPDIR=/dev/shm $drop $no_aslr "$bwrap" \
+    "$action" $drop $no_aslr "$bwrap" --clearenv --setenv PATH /usr/bin:/bin --setenv TERM "${TERM:-linux}" \
+        --setenv TMPDIR /dev/shm \
         --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --hostname "$NAME" \
         --die-with-parent --new-session --cap-drop ALL --seccomp 3 --info-fd 4 --block-fd 8 "$@"
 }
@@ -120,9 +121,9 @@ sandbox_watch() {
         }
         echo go >go
         tries=0
-        while [ ! -e u/m/pid ] && [ "$tries" -lt 1000 ]; do
+        while [ ! -e u/m/pid ] && [ "$tries" -lt 500 ]; do
             tries=$((tries + 1))
-            sleep 0.01
+            sleep 0.02
         done
         [ ! -e u/m/pid ] || touch booted
     ) &
