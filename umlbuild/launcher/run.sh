@@ -39,6 +39,7 @@ stderr. A piped or redirected stdin is typed into that terminal, with Ctrl-D at 
   --share DIR=PATH  give the guest the host's directory PATH at DIR, instead of the one that the recipe names
   --user NAME       as whom UML runs when root starts it (default nobody)
   --allow-root      let UML run as root when you are root (or UMLBUILD_ALLOW_ROOT=1)
+  --no-scope        in the caller's cgroup, where systemd would give the machine one of its own
   --no-sandbox      without confinement, where the bundle was built with launch.sandbox = "none"
   --help            this text
 
@@ -111,6 +112,8 @@ fi
 
 #@COW@
 
+#@SCOPE@
+
 # --- what was asked for -------------------------------------------------------------------------------
 
 # Started with closed descriptors (a daemon's child)? The next file opened would take their place.
@@ -120,7 +123,7 @@ fi
 
 memory=${MEMORY_MIB}M cow='' timeout_s=$TIMEOUT_S log='' runtime='' agent='' notify=''
 ephemeral=$EPHEMERAL reboot=1 dry_run='' lifeline='' allow_root=${UMLBUILD_ALLOW_ROOT:-}
-no_sandbox='' run_as=nobody drop='' locked='' uid=$(id -u)
+no_sandbox='' no_scope='' run_as=nobody drop='' locked='' uid=$(id -u)
 
 # Of share number N: "ro" or "rw" in SHARE_MODES, its directory in the guest, SHARE_AT_N, and the host's, SHARE_OF_N.
 share_instead() { # DIR=PATH
@@ -153,6 +156,7 @@ while [ $# -gt 0 ]; do
         --allow-root) allow_root=1 ;;
         --lifeline) lifeline=1 ;;
         --no-sandbox) no_sandbox=1 ;;
+        --no-scope) no_scope=1 ;;
         --memory | --cow | --name | --timeout | --log | --share | --user | --runtime | --agent | --notify)
             [ $# -ge 2 ] || refuse "$1: a value is missing" "run --help"
             case $1 in
@@ -660,6 +664,8 @@ fi
 start() {
     (
         cd "$inst" || exit 125
+        # shellcheck disable=SC2046  # words or none
+        set -- $(scope_words) "$@"
         exec <&3 >&4 2>&5 3>&- 4>&- 5>&- 6>&- 7>&- 8>&-
         limit
         sandbox_exec "$@"

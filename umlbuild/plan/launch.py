@@ -8,7 +8,7 @@ from importlib import resources
 
 from umlbuild.specs.launch import Disk, LaunchSettings
 
-MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n", "#@FILTERS@\n", "#@COW@\n")
+MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n", "#@FILTERS@\n", "#@COW@\n", "#@SCOPE@\n")
 
 
 def part(name: str) -> str:
@@ -26,7 +26,8 @@ def render(settings: LaunchSettings) -> str:
     text = template()
     assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in _assignments(settings))
     filters = "some" if settings.filters or settings.egress else "none"
-    parts = (assignments, part(f"sandboxes/{settings.sandbox}.sh"), part(f"filters/{filters}.sh"), part("disks/cow.sh"))
+    names = (f"sandboxes/{settings.sandbox}", f"filters/{filters}", "disks/cow", "limits/scope")
+    parts = (assignments, *(part(f"{name}.sh") for name in names))
     for mark, filling in zip(MARKS, parts, strict=True):
         before, found, after = text.partition(mark)
         assert found and mark not in after
