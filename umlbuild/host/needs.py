@@ -19,6 +19,7 @@ from pathlib import Path
 from umlbuild.errors import HostError, ToolFailed
 from umlbuild.host import place, process, rootless
 from umlbuild.host.debian import release_of_host
+from umlbuild.specs.bundle import BundleSpec
 from umlbuild.specs.filters import FiltersSpec
 from umlbuild.specs.model import Spec
 from umlbuild.specs.rootfs import ConfigureSpec, RootfsSpec
@@ -39,6 +40,7 @@ PACKAGES = {
     "fakeroot": "fakeroot",
     "flex": "flex",
     "gcc": "gcc",
+    "ip": "iproute2",
     "ld": "binutils",
     "make": "make",
     "mmdebstrap": "mmdebstrap",
@@ -75,12 +77,13 @@ STAGES: dict[str, tuple[str, ...]] = {
     "configure": (),
     "image": (),
     "filters": (),
-    "bundle": ("bwrap",),  # not for the step: its machine runs in that sandbox
+    "helper": ("gcc", "ld", "strip", "/usr/include/stdio.h"),
+    "bundle": (),
 }  # fmt: skip
 """Stage → programs; a spec may add to them, see `programs_of`."""
 
 TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "newuidmap", "bwrap", "ccache",
-         "slirp4netns", "tc", "tcpdump", "zstd", *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
+         "slirp4netns", "tc", "tcpdump", "zstd", "ip", *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
 """What the project's own tests use when it is there."""
 
 _INSTALL_S = 1200.0
@@ -96,6 +99,8 @@ def programs_of(spec: Spec) -> tuple[str, ...]:
         programs += ("tcpdump",)  # not for the step, which has its own: recipes are checked with it before any work
     if isinstance(spec, ConfigureSpec) and spec.scripts:
         programs += ("tar", "bwrap")
+    if isinstance(spec, BundleSpec):  # not for the step: its machine runs with them
+        programs += spec.runs_with
     if not _makes_owners(spec):
         return programs
     if rootless.obstacle() is not None:

@@ -8,10 +8,11 @@ from umlbuild.specs.model import Spec
 
 
 class BundleSpec(Spec):
-    """The bundle stage. Inputs `kernel`, `image`, `disk0`, `disk1`, … for data disks, and `filters` if there are any.
+    """The bundle stage. Inputs `kernel`, `image`, `disk0`, `disk1`, … for data disks, and `filters` and `helper` if
+    they are needed.
 
     Output: `linux`, `lib/` (of a dynamic kernel: its loader and libraries), `root.img`, `disk<N>.img`,
-    `filters/` (see FiltersSpec), `seccomp.bpf`, `run` (0755), `manifest.toml`, `recipe.toml`.
+    `filters/` (see FiltersSpec), `jail` (the helper), `seccomp.bpf`, `run` (0755), `manifest.toml`, `recipe.toml`.
     """
 
     STAGE: ClassVar[str] = "bundle"
@@ -26,6 +27,8 @@ class BundleSpec(Spec):
     """
     filter: str
     """The sandbox's filter of system calls (an array of struct sock_filter), as hexadecimal digits."""
+    runs_with: tuple[str, ...] = ()
+    """Programs that the machine needs where it runs; the host that builds it is told if it lacks one."""
     cmdline: str
     """The kernel command line, for the manifest."""
     recipe: str

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from umlbuild.specs.model import Model
+from umlbuild.kinds.sandboxes.base import SandboxModel
 
 
-class Bwrap(Model):
+class Bwrap(SandboxModel):
     """Namespaces and a filter of system calls."""
 
-    CONFINES: ClassVar[bool] = True
+    PROGRAMS: ClassVar[tuple[str, ...]] = ("bwrap",)
 
     kind: Literal["bwrap"] = "bwrap"

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from umlbuild.specs.model import Model
+from umlbuild.kinds.sandboxes.base import SandboxModel
 
 
-class NoSandbox(Model):
+class NoSandbox(SandboxModel):
     """No confinement."""
 
     CONFINES: ClassVar[bool] = False
+    OWN_ROOT: ClassVar[bool] = False
 
     kind: Literal["none"] = "none"
