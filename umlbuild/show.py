@@ -62,6 +62,8 @@ def _weak(recipe: Recipe) -> Iterator[str]:
         yield "launch.trust_userspace: every program in the guest can reach all of the guest's memory"
     if not recipe.launch.sandbox.CONFINES:
         yield "launch.sandbox = none: guest root can reach what the user can who starts the machine"
+    elif not recipe.launch.sandbox.OWN_ROOT:
+        yield f"launch.sandbox = {recipe.launch.sandbox.kind}: code in UML can see that files of the host exist (stat)"
     for share in recipe.share:
         if share.writable:
             yield f"share {share.guest}: the guest writes to {share.host}"

@@ -31,12 +31,15 @@ def nothing_left() -> Iterator[None]:
 
 
 @pytest.mark.boot
-def test_the_jail_holds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("sandbox", ["bwrap", "landlock"])
+def test_the_jail_holds(sandbox: str, tmp_path: Path) -> None:
     shares = [
         {"host": "/nonexistent/one", "guest": "/mnt/one"},
         {"host": "/nonexistent/two", "guest": "/mnt/two", "writable": True},
     ]
-    bundle = bundles.build(bundles.recipe("attacked", bundles.PREBUILT, "busybox", "ext4", share=shares), tmp_path)
+    data = bundles.recipe(f"attacked-{sandbox}", bundles.PREBUILT, "busybox", "ext4", share=shares,
+                          launch={"sandbox": sandbox})  # fmt: skip
+    bundle = bundles.build(data, tmp_path)
     with Suite(bundle, allow_root=True) as suite:
         rows = list(suite.rows())
     assert [(row.name, row.verdict, row.seen) for row in rows] == [(row.name, "held", "") for row in rows]

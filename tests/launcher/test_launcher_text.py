@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shlex
 import shutil
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from umlbuild.plan.launch import MARKS, kernel_words, render, template
+from umlbuild.plan.launch import MARKS, PARTS, kernel_words, render, template
 from umlbuild.specs.launch import Disk, LaunchSettings, Share
 
 AGENT = Path(__file__).resolve().parents[2] / "umlbuild" / "launcher" / "guest" / "agent.sh"
@@ -76,9 +77,8 @@ PLAIN = settings()
 
 @pytest.mark.parametrize(
     "text",
-    [*(render(SHARED.model_copy(update={"sandbox": kind})) for kind in ("bwrap", "none")), render(PLAIN),
-     AGENT.read_text()],
-    ids=["bwrap", "none", "plain", "agent"],
+    [*(render(SHARED.model_copy(update={"sandbox": kind})) for kind in PARTS), render(PLAIN), AGENT.read_text()],
+    ids=[*PARTS, "plain", "agent"],
 )
 def test_shellcheck(text: str, tmp_path: Path) -> None:
     script = tmp_path / "script.sh"
@@ -254,6 +254,86 @@ def test_other_shells(tmp_path: Path, env: dict[str, str], shell: tuple[str, ...
     plain = words(bundle(tmp_path / "b"), env)
     done = launch(tmp_path / "b", env, "--dry-run", shell=shell)
     assert [shlex.split(line)[0] for line in done.stdout.splitlines()] == plain, done.stderr
+
+
+def landlocked(directory: Path, **changes: Any) -> Path:
+    """With a helper that finds Landlock, and a kernel that is a program of this host."""
+    made = bundle(directory, sandbox="landlock", **changes)
+    (made / "jail").write_text("#!/bin/sh\nexit 0\n")
+    (made / "jail").chmod(0o755)
+    return made
+
+
+def test_what_landlock_lets_uml_have(tmp_path: Path, env: dict[str, str]) -> None:
+    disks = (
+        Disk(unit=1, file="disk1.img", id="aaaaaaaa"),
+        Disk(unit=3, file="ro.img", id="bbbbbbbb", flags="rd", copy_on_start=False),
+    )
+    shares = (Share(host=str(tmp_path / "s"), guest="/a"), Share(host=str(tmp_path / "t"), guest="/b", writable=True))
+    for share in shares:
+        Path(share.host).mkdir()
+    made = landlocked(tmp_path / "b", disks=disks, shares=shares, host_paths=("/dev/net/tun",))
+    got = words(made, env)
+    at = "/tmp/uml-XXXXXXXX"
+    rules = got[got.index("landlock") + 1 : got.index("--")]
+    assert got[got.index("--") + 1] == f"{at}/linux" and not [word for word in got if "mconsole" in word]
+    assert sorted(zip(rules[::2], rules[1::2], strict=True)) == sorted([
+        ("--filter", f"{made}/seccomp.bpf"), ("--rx", f"{at}/linux"), ("--ro", f"{at}/root.img"),
+        ("--rw", f"{at}/root.cow"), ("--ro", f"{at}/box"), ("--rw", f"{at}/u"), ("--rwx", f"{at}/memory"),
+        ("--rw", "/dev/null"), ("--ro", "/dev/random"), ("--rw", f"{at}/disk1"), ("--ro", f"{at}/disk3"),
+        ("--ro", f"{at}/share/0"), ("--rw", f"{at}/share/1"), ("--dev", "/dev/net/tun"),
+    ])  # fmt: skip
+
+
+def test_landlock_without_its_helper(tmp_path: Path, env: dict[str, str]) -> None:
+    done = launch(bundle(tmp_path / "b", sandbox="landlock"), env, "--dry-run")
+    assert done.returncode == 125 and "jail: is not there" in done.stderr
+    (tmp_path / "b" / "jail").write_text("#!/bin/sh\necho 'jail: this kernel has none' >&2; exit 121\n")
+    (tmp_path / "b" / "jail").chmod(0o755)
+    done = launch(tmp_path / "b", env, "--dry-run")
+    assert done.returncode == 125 and ": this kernel has none\n  fix: " in done.stderr
+    assert 'launch.sandbox = "bwrap"' in done.stderr
+
+
+LOADER = "/lib64/ld-linux-x86-64.so.2"
+
+
+def needs_glibc(kernel: Path, version: str) -> None:
+    """Make a program ask for another version of the C library than it does: the name, and its hash (elf(5))."""
+    def hashed(text: bytes) -> int:
+        value = 0
+        for byte in text:
+            value = (value << 4) + byte
+            value = (value ^ ((value & 0xF0000000) >> 24)) & 0x0FFFFFFF
+        return value
+
+    old, new = b"GLIBC_2.34", version.encode()
+    data = kernel.read_bytes()
+    assert len(old) == len(new) and old in data
+    data = data.replace(old, new).replace(struct.pack("<I", hashed(old)), struct.pack("<I", hashed(new)))
+    kernel.write_bytes(data)
+
+
+def test_landlock_and_the_hosts_c_library(tmp_path: Path, env: dict[str, str]) -> None:
+    directory = landlocked(tmp_path / "b", interpreter=LOADER)
+    (directory / "lib").mkdir()
+    for name in ("libc.so.6", "ld-linux-x86-64.so.2", "libgcc_s.so.1"):
+        (directory / "lib" / name).write_text("the bundle's own, not used\n")
+    (tmp_path / "x.c").write_text("int main(void) { return 0; }\n")
+    subprocess.run(["gcc", "-o", directory / "linux", tmp_path / "x.c"], check=True, timeout=60)
+    got = words(directory, env)
+    rules = list(itertools.pairwise(got))
+    assert {("--rx", LOADER), ("--ro", "/etc/ld.so.cache")} <= set(rules)
+    assert {Path(path).name for option, path in rules if option == "--rx"} == {
+        "linux", "libc.so.6", "ld-linux-x86-64.so.2", "libgcc_s.so.1",
+    }  # fmt: skip
+    needs_glibc(directory / "linux", "GLIBC_2.99")
+    done = launch(directory, env, "--dry-run")
+    assert done.returncode == 125 and "C library is too old" in done.stderr and "GLIBC_2.99" in done.stderr
+    assert 'fix: use launch.sandbox = "bwrap"' in done.stderr
+    (directory / "lib" / "libabsent.so.7").write_text("")
+    done = launch(directory, env, "--dry-run")
+    assert done.returncode == 125 and "this host has no libabsent.so.7" in done.stderr and "fix: " in done.stderr
 
 
 @pytest.mark.parametrize(

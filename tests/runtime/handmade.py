@@ -20,8 +20,12 @@ from umlbuild import digest
 from umlbuild.host import libraries, process
 from umlbuild.host.identity import compilers_library
 from umlbuild.kinds.sandboxes import seccomp
+from umlbuild.plan import helper
 from umlbuild.plan.launch import render
+from umlbuild.specs.helper import HelperSpec
 from umlbuild.specs.launch import Disk, LaunchSettings, Share
+from umlbuild.stages import helper as helper_stage
+from umlbuild.stages.context import Context
 
 PROJECT = Path(__file__).resolve().parents[2]
 CACHE = PROJECT / "cache" / "tests"
@@ -166,7 +170,7 @@ def bundle(
     disks: Sequence[Disk] = (),
     state: Literal["persistent", "ephemeral"] = "ephemeral",
     timeout_s: int | None = None,
-    sandbox: Literal["bwrap", "none"] = "bwrap",
+    sandbox: Literal["bwrap", "landlock", "none"] = "bwrap",
     shares: Sequence[Share] = (),
 ) -> Path:
     """A runnable bundle in `directory` (made if absent)."""
@@ -175,7 +179,10 @@ def bundle(
     shutil.copy2(binary, directory / "linux")
     libraries.put_beside(directory / "linux", compilers_library)
     interpreter = directory / "interpreter"
-    (directory / "seccomp.bpf").write_bytes(seccomp.program(network=False, share=bool(shares)))
+    strict = sandbox == "landlock"
+    (directory / "seccomp.bpf").write_bytes(seccomp.program(network=False, share=bool(shares), strict=strict))
+    if strict:
+        shutil.copy2(jail(), directory / "jail")
     source = image(init, root)
     process.run(
         ["cp", "--sparse=always", "--reflink=auto", "-p", str(source), str(directory / "root.img")],
@@ -205,6 +212,19 @@ def bundle(
     launcher.write_text(render(settings))
     launcher.chmod(0o755)
     return directory
+
+
+def jail() -> Path:
+    """The launcher's helper, compiled by its stage."""
+    spec = HelperSpec(sources=helper.sources(), flags=helper.FLAGS)
+    with _locked(f"jail-{digest.of_json(spec.model_dump(mode='json'))[:16]}") as home:
+        if not home.exists():
+            scratch = home.with_name(home.name + ".new")
+            shutil.rmtree(scratch, ignore_errors=True)
+            (scratch / "work").mkdir(parents=True)
+            helper_stage.run(spec, {}, scratch, Context(work=scratch / "work", log=scratch / "log"))
+            scratch.rename(home)
+        return home / helper_stage.NAME
 
 
 def processes_in(directory: Path) -> list[int]:

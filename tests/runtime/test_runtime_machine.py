@@ -50,10 +50,11 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
     assert not list((tmp_path / "tmp").iterdir())
 
 
-@pytest.fixture(params=["busybox", "minbase"])
+@pytest.fixture(params=[("busybox", "bwrap"), ("minbase", "bwrap"), ("minbase", "landlock")], ids="-".join)
 def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Machine]:
-    """A machine that is up, of each userland."""
-    with Machine.start(bundle(tmp_path / "b", root=request.param, memory_mib=128)) as machine:
+    """A machine that is up, of each userland; and one without mconsole."""
+    root, sandbox = request.param
+    with Machine.start(bundle(tmp_path / "b", root=root, sandbox=sandbox, memory_mib=128)) as machine:
         machine.wait_up(60)
         yield machine
 

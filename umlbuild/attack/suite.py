@@ -64,7 +64,9 @@ class Suite:
         self._source = bundle.resolve()
         self._recipe: dict[str, Any] = tomllib.loads(recipe.read_text())
         self._allow_root = allow_root
-        self._jailed = self._recipe["launch"]["sandbox"]["kind"] != "none"
+        sandbox = self._recipe["launch"]["sandbox"]["kind"]
+        self._jailed = sandbox != "none"
+        self._has_own_root = sandbox == "bwrap"
         if os.getuid() == 0 and not self._jailed:
             raise HostError(
                 f"{bundle}: it has no sandbox: as root, attempts would reach this host itself",
@@ -203,7 +205,7 @@ class Suite:
         share = f"{home}/share/{self._numbers.get('rw', 0)}" if self._jailed else str(self._canaries.shares["rw"])
         return Scene(
             canaries=self._canaries, needs=has, share_numbers=self._numbers, bundle=str(self._bundle),
-            home=str(home), writable_share=share, inside=frozenset(inside if self._jailed else ()),
+            home=str(home), writable_share=share, inside=frozenset(inside if self._has_own_root else ()),
         )  # fmt: skip
 
 

@@ -235,6 +235,10 @@ free_in() {
 
 memory_dir=${UMLBUILD_MEMORY_DIR:-}
 check_memory_dir() {
+    if [ -z "$memory_dir" ]; then
+        memory_dir=/dev/shm
+        { [ -d /dev/shm ] && [ -w /dev/shm ]; } || memory_dir=/tmp
+    fi
     { [ -d "$memory_dir" ] && [ -w "$memory_dir" ]; } || refuse \
         "$memory_dir: the guest's memory cannot live there: not a writable directory" \
         "set UMLBUILD_MEMORY_DIR to a writable directory, best a tmpfs"
@@ -544,7 +548,7 @@ fi
 put_filters
 sandbox_prepare
 if [ -n "$drop" ]; then
-    for file in "$inst" "$inst/box" "$inst/share" "$inst/notify" "$inst/memory" "${state%/*}" "$inst/root.cow" "$inst"/disk*; do
+    for file in "$inst" "$inst/box" "$inst/share" "$inst/notify" "$inst/memory" "$inst/u" "${state%/*}" "$inst/root.cow" "$inst"/disk*; do
         [ ! -e "$file" ] || chown "$drop_uid:$drop_gid" "$file"
     done
 fi
@@ -698,7 +702,7 @@ case $status in
         say "the guest's kernel panicked"
         exit 126
         ;;
-    1)
+    1 | 121 | 125) # the latter two are the helper's
         if ! booted; then
             sandbox_explain
             probe_host
@@ -706,9 +710,8 @@ case $status in
             refuse "UML could not start; what it said is above" \
                 "look for ptrace (containers), memory (--memory) or arguments that it does not know"
         fi
-        exit 1
         ;;
     137) booted || sandbox_explain ;;
-    124 | 125 | 126 | 127) exit 123 ;; # those have a meaning of their own
 esac
+case $status in 124 | 125 | 126 | 127) exit 123 ;; esac # those have a meaning of their own
 exit "$status"

@@ -13,6 +13,7 @@ from umlbuild.kinds.sandboxes import seccomp
 from umlbuild.lock import Lock
 from umlbuild.plan import cmdline, machine
 from umlbuild.plan.filters import filters_step
+from umlbuild.plan.helper import helper_steps
 from umlbuild.plan.image import disk_steps, image_step, tools_step
 from umlbuild.plan.inputs import Files, Identity
 from umlbuild.plan.kernel import kernel_step
@@ -57,12 +58,15 @@ def plan_of(
         name=recipe.name,
         launcher=machine.launcher_of(recipe, words),
         filter=seccomp.program(
-            network=any(net.transport.kind != "fd" for net in recipe.network), share=bool(recipe.share)
+            network=recipe.launch.sandbox.SOCKETS and any(net.transport.kind != "fd" for net in recipe.network),
+            share=bool(recipe.share),
+            strict=not recipe.launch.sandbox.SOCKETS,
         ).hex(),
+        runs_with=recipe.launch.sandbox.PROGRAMS,
         cmdline=" ".join(words),
         recipe=effective(recipe),
     )
-    inputs = {"kernel": kernel, "image": image, **disk_steps(recipe, tools)}
+    inputs = {"kernel": kernel, "image": image, **disk_steps(recipe, tools), **helper_steps(recipe, identity)}
     if (filters := filters_step(recipe, lock, files)) is not None:
         inputs["filters"] = filters
     bundle = Step(spec, f"bundle {recipe.name}", inputs)

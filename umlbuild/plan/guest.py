@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 
+from umlbuild.kinds.inits.guest import script
 from umlbuild.plan.image import device_of
 from umlbuild.recipe import Recipe
 from umlbuild.recipe.network import Network
@@ -30,6 +31,8 @@ def entries_of(recipe: Recipe) -> Iterator[Entry]:
     yield Entry(path="/etc/localtime", type="symlink", target=f"/usr/share/zoneinfo/{root.timezone}")
     yield Entry(path="/etc/apt/sources.list", content=sources_of(recipe))
     yield Entry(path="/etc/resolv.conf", content=resolv_of(recipe))
+    if recipe.share and not recipe.launch.sandbox.OWN_ROOT:
+        yield script("mount-hostfs.sh", path="/usr/sbin/mount.hostfs")
     for path in sorted(_mount_points(recipe)):
         yield Entry(path=path, type="dir", mode=0o755)
     if recipe.network:
@@ -65,13 +68,23 @@ def fstab_of(recipe: Recipe) -> str:
     for tmpfs in recipe.rootfs.tmpfs:
         options = f"size={tmpfs.size},mode={tmpfs.mode},nosuid,nodev"
         rows.append(("tmpfs", tmpfs.path, "tmpfs", options, "0", "0"))
-    if recipe.share:
-        # All of them are one mount: an option that names a part is spelled differently by each kernel and mount(8).
-        rows.append(("none", SHARES, "hostfs", "nosuid,nodev", "0", "0"))
-    for number, share in enumerate(recipe.share):
-        rows.append((f"{SHARES}/{number}", share.guest, "none", "bind", "0", "0"))
+    rows += _share_rows(recipe)
     head = "# <device>\t<mount point>\t<type>\t<options>\t<dump>\t<pass>\n"
     return head + "".join("\t".join(row) + "\n" for row in rows)
+
+
+def _share_rows(recipe: Recipe) -> Iterator[tuple[str, str, str, str, str, str]]:
+    """One mount for all shares, since an option that names a part is spelled differently by each kernel and mount(8).
+    Without a root of UML's own, shares are symlinks on the host, which hostfs follows only for a whole mount: then
+    each is one, and our mount.hostfs tries the spellings.
+    """
+    if recipe.share and recipe.launch.sandbox.OWN_ROOT:
+        yield ("none", SHARES, "hostfs", "nosuid,nodev", "0", "0")
+    for number, share in enumerate(recipe.share):
+        if recipe.launch.sandbox.OWN_ROOT:
+            yield (f"{SHARES}/{number}", share.guest, "none", "bind", "0", "0")
+        else:
+            yield ("none", share.guest, "hostfs", f"nosuid,nodev,/{number}", "0", "0")
 
 
 def interfaces_of(recipe: Recipe) -> str:

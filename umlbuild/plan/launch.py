@@ -21,13 +21,22 @@ def template() -> str:
     return part("run.sh")
 
 
+PARTS = {
+    "bwrap": ("confined", "bwrap"),
+    "landlock": ("confined", "plain", "landlock"),
+    "none": ("plain", "none"),
+}
+"""Sandbox → the files in `launcher/sandboxes/` that it is made of."""
+
+
 def render(settings: LaunchSettings) -> str:
     """The whole text of `run`."""
     text = template()
     assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in _assignments(settings))
     filters = "some" if settings.filters or settings.egress else "none"
-    names = (f"sandboxes/{settings.sandbox}", f"filters/{filters}", "disks/cow", "limits/scope")
-    parts = (assignments, *(part(f"{name}.sh") for name in names))
+    sandbox = "\n".join(part(f"sandboxes/{name}.sh") for name in PARTS[settings.sandbox])
+    names = (f"filters/{filters}", "disks/cow", "limits/scope")
+    parts = (assignments, sandbox, *(part(f"{name}.sh") for name in names))
     for mark, filling in zip(MARKS, parts, strict=True):
         before, found, after = text.partition(mark)
         assert found and mark not in after

@@ -30,6 +30,7 @@ def problems(recipe: Recipe) -> list[str]:
         *_filters(recipe),
         *_shares(recipe),
         *_launch(recipe),
+        *_sandbox(recipe),
         *_hardening(recipe),
     ]
 
@@ -229,6 +230,17 @@ def _trust(recipe: Recipe) -> Iterator[str]:
         yield "launch.pin: a CPU is there twice"
     if any(not 0 <= cpu <= 4095 for cpu in launch.pin):
         yield "launch.pin: CPUs have numbers from 0"
+
+
+def _sandbox(recipe: Recipe) -> Iterator[str]:
+    """What a sandbox lets no machine have."""
+    sandbox = recipe.launch.sandbox
+    for number, net in enumerate(recipe.network):
+        if net.transport.SOCKETS and not sandbox.SOCKETS:
+            yield (
+                f"network[{number}].transport: {net.transport.kind} opens a socket, which launch.sandbox = "
+                f"{sandbox.kind!r} does not let it; use fd or tap, or launch.sandbox = \"bwrap\""
+            )
 
 
 def _hardening(recipe: Recipe) -> Iterator[str]:

@@ -143,6 +143,8 @@ class _Job:
         self.done = False
         self.busy = False
         self.restarted = False
+        self.begun = False
+        """Whether the agent may know of it."""
         self.to_send = b""
 
     def take(self, answer: Answer) -> None:
@@ -252,7 +254,7 @@ class Agent:
                         request = f"exec {job.id} {disk} {len(script)} {size} {job.end}\n"
                         in_time = self._drive(doing, job, request, deadline, cancelled)
             except BaseException:
-                if not job.complete and not job.restarted:
+                if job.begun and not job.complete and not job.restarted:
                     self._lost = self._lost or "a command was abandoned half-way"
                 raise
         assert job.status is not None
@@ -277,6 +279,7 @@ class Agent:
         self, doing: str, job: _Job, request: str, deadline: float, cancelled: Callable[[], bool]
     ) -> bool:
         """Move bytes until the command is over; False if it had to be ended."""
+        job.begun = True
         self._send_control(doing, request.encode())
         kills: list[tuple[float, str]] = []  # what is still to come once time is over
         in_time, dropped, last = True, False, float("inf")

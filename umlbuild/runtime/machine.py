@@ -30,7 +30,7 @@ from umlbuild.runtime.agent import Agent, Result, Sink
 from umlbuild.runtime.console import Console
 from umlbuild.runtime.failures import AgentLost, GuestFailed, MachineEnded, MachineError, NotUp
 from umlbuild.runtime.mailbox import Mailbox
-from umlbuild.runtime.mconsole import Kind, Notices
+from umlbuild.runtime.mconsole import Kind, MconsoleError, Notices
 
 _FIRST_FD = 20
 """The launcher keeps 0 to 9 for itself."""
@@ -101,9 +101,8 @@ class Machine:
         self._reboot = reboot
         self._closed = False
         control, data, errors = agent_lines
-        self.agent = Agent(
-            control, data, errors, Mailbox(home, self.mconsole_path), alive=self.is_running
-        )
+        self._mailbox = Mailbox(home, self.mconsole_path)
+        self.agent = Agent(control, data, errors, self._mailbox, alive=self.is_running)
         self.panic = ""
         """The kernel's last words, if it sent a notification of its panic."""
         self._up = False
@@ -209,7 +208,7 @@ class Machine:
 
     @property
     def mconsole_path(self) -> Path:
-        """mconsole's socket; there once the kernel is up."""
+        """mconsole's socket; there once the kernel is up, if the sandbox lets UML have one."""
         return self._home / "u" / "m" / "mconsole"
 
     def wait_up(self, timeout_s: float = 60) -> None:
@@ -224,7 +223,8 @@ class Machine:
         self._read_notices()
         if (outcome := self._ended()) is not None:
             raise MachineEnded(self.name, "waiting for it to come up", str(outcome), outcome.status, self._last_words())
-        got = "its kernel runs, its agent is silent" if self.mconsole_path.exists() else "no kernel yet"
+        boots = (self.mconsole_path.parent / "pid").exists()
+        got = "its kernel runs, its agent is silent" if boots else "no kernel yet"
         raise NotUp(self.name, timeout_s, got, self.console.lines())
 
     def exec(
@@ -287,14 +287,20 @@ class Machine:
         """Send a command to UML's management console. Raises: MconsoleError, MachineEnded."""
         if (outcome := self._ended()) is not None:
             raise MachineEnded(self.name, f"mconsole {command}", str(outcome), outcome.status)
+        self._need_mconsole(command)
         return mconsole.ask(self.mconsole_path, command, timeout_s)
+
+    def _need_mconsole(self, command: str) -> None:
+        if self._mailbox.is_built_in():
+            raise MconsoleError(command, "this machine has no mconsole: its sandbox (landlock) lets it open no socket")
 
     # --- the end ----------------------------------------------------------------------------------------
 
     def stop(
         self, power_off_s: float = 60, cad_s: float = 15, halt_s: float = 5, kill_s: float = 10
     ) -> Outcome:
-        """End it, as cleanly as it lets us: by its agent, by Ctrl-Alt-Del, by mconsole's halt (no sync), by force.
+        """End it, as cleanly as it lets us: by its agent, by Ctrl-Alt-Del, by mconsole's halt (no sync), by force. One
+        without mconsole has the first and the last way only.
 
         Each way has its own time; one that the guest does not take up is not waited for.
         """
@@ -304,6 +310,7 @@ class Machine:
         for command, patience_s in (("cad", 0 if self._reboot else cad_s), ("halt", halt_s)):
             if patience_s and self.is_running():
                 with contextlib.suppress(MachineError):
+                    self._need_mconsole(command)
                     mconsole.ask(self.mconsole_path, command, min(2, patience_s))
                     if end := self.outcome(patience_s):
                         return end

@@ -90,7 +90,7 @@ class LaunchSettings(Model):
     """CPUs of the host, as taskset wants them."""
     numa: Annotated[str, Field(pattern=r"^[0-9]*$")] = ""
     """NUMA node of the host."""
-    sandbox: Literal["bwrap", "none"] = "bwrap"
+    sandbox: Literal["bwrap", "landlock", "none"] = "bwrap"
     """What stands between the guest and the host; a file of `umlbuild/launcher/sandboxes/`."""
     interpreter: Annotated[str, Field(pattern=r"^(/[A-Za-z0-9/._-]+|@INTERPRETER@|)$")] = ""
     """The path at which the kernel's program wants its loader; empty for a static one. Loader and libraries are in the

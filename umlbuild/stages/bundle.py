@@ -22,6 +22,7 @@ from umlbuild.specs.bundle import BundleSpec
 from umlbuild.stages.context import Context
 
 MANIFEST = "manifest.toml"
+HELPER = "jail"
 FORMAT = 1
 """Of the manifest; rises when a reader of the old one could be misled."""
 
@@ -50,6 +51,9 @@ def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Contex
         shutil.copytree(inputs["filters"] / "filters", out / "filters")
         (out / "filters").chmod(0o755)
     interpreter = _put_kernel(inputs["kernel"], out)
+    if "helper" in inputs:
+        sparse.copy(_input(inputs, "helper", HELPER), out / HELPER)
+        (out / HELPER).chmod(0o755)
     for name, content in (("recipe.toml", spec.recipe.encode()), ("seccomp.bpf", bytes.fromhex(spec.filter))):
         (out / name).write_bytes(content)
         (out / name).chmod(0o644)

@@ -5,7 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from umlbuild.kinds.sandboxes.bwrap import Bwrap
+from umlbuild.kinds.sandboxes.landlock import Landlock
 from umlbuild.kinds.sandboxes.none import NoSandbox
 
-Sandbox = Annotated[Bwrap | NoSandbox, Field(discriminator="kind")]
-KINDS = (Bwrap, NoSandbox)
+Sandbox = Annotated[Bwrap | Landlock | NoSandbox, Field(discriminator="kind")]
+KINDS = (Bwrap, Landlock, NoSandbox)

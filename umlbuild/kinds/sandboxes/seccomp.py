@@ -4,6 +4,9 @@ A list of what is allowed; everything else fails with EPERM. It does not kill: g
 mode run under a filter of their own that wants SIGTRAP, and killing outranks that. In ptrace mode the guest's
 system calls never come here: ptrace takes them before.
 
+A strict filter is for a sandbox that leaves UML in the host's own tree of files: what Landlock has no right for (modes,
+owners, times, sending to the path of a socket) cannot be called at all.
+
 Source: linux/filter.h, linux/seccomp.h, asm/unistd_64.h; which calls UML makes was found by strace and by booting 6.1
 and 7.3 in both modes.
 """
@@ -16,9 +19,9 @@ from collections.abc import Mapping, Sequence
 _AUDIT_ARCH_X86_64 = 0xC000003E
 _X32 = 0x40000000
 """Numbers from here on are the x32 ABI's: a second way to every call."""
-_LD, _JEQ, _JGE, _JSET, _RET = 0x20, 0x15, 0x35, 0x45, 0x06
-_NR, _ARCH, _ARG0, _ARG1 = 0, 4, 16, 24
-"""Offsets in struct seccomp_data; of the arguments the low 32 bits."""
+_LD, _JEQ, _JGE, _JSET, _RET, _AND = 0x20, 0x15, 0x35, 0x45, 0x06, 0x54
+_NR, _ARCH, _ARG0, _ARG1, _ARG4 = 0, 4, 16, 24, 48
+"""Offsets in struct seccomp_data; of the arguments the low 32 bits, the high ones are 4 bytes further."""
 _ALLOW = 0x7FFF0000
 _EPERM, _ENOSYS, _EAFNOSUPPORT = (0x00050000 | errno for errno in (1, 38, 97))
 
@@ -29,6 +32,7 @@ _SETID = 0o6000
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
 """Type into somebody else's terminal."""
 AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET = 1, 2, 10, 16, 17
+_SOCK_STREAM, _SOCK_TYPE = 1, 0xF
 
 # Processes of the guest: UML makes them, stops them at each system call, reads and writes their registers.
 _PROCESSES = {
@@ -57,31 +61,37 @@ _FILES = {
     "faccessat2": 439, "fsync": 74, "fdatasync": 75, "getcwd": 79, "chdir": 80, "getdents64": 217, "mkdir": 83,
     "rmdir": 84, "unlink": 87, "readlink": 89, "pipe2": 293, "pipe": 22, "getrandom": 318,
 }  # fmt: skip
-# Waiting for them, and mconsole's socket.
+# Waiting for them, and sockets that UML was given or has made in pairs.
 _EVENTS = {
     "poll": 7, "ppoll": 271, "epoll_create": 213, "epoll_create1": 291, "epoll_ctl": 233, "epoll_wait": 232,
-    "socketpair": 53, "bind": 49, "sendto": 44, "sendmsg": 46, "sendmmsg": 307, "recvfrom": 45, "recvmsg": 47,
-    "recvmmsg": 299, "setsockopt": 54,
+    "sendmsg": 46, "sendmmsg": 307, "recvfrom": 45, "recvmsg": 47, "recvmmsg": 299, "setsockopt": 54,
 }  # fmt: skip
+# mconsole's socket.
+_SOCKETS = {"socketpair": 53, "bind": 49, "sendto": 44}
 # Transports that open a socket themselves.
 _NETWORK = {"connect": 42, "getsockname": 51, "getsockopt": 55}
-# What hostfs does in a share. Whether it may write is the mount's affair.
+# What hostfs does in a share. Whether it may write is the mount's (or Landlock's) affair.
 _SHARE = {
-    "symlink": 88, "link": 86, "rename": 82, "renameat2": 316, "mknod": 133, "mknodat": 259, "chmod": 90,
-    "fchmod": 91, "chown": 92, "lchown": 94, "fchown": 93, "utimensat": 280, "utimes": 235, "utime": 132,
-    "truncate": 76, "umask": 95,
+    "symlink": 88, "link": 86, "rename": 82, "renameat2": 316, "mknod": 133, "mknodat": 259, "truncate": 76,
+    "umask": 95,
+}  # fmt: skip
+_ATTRIBUTES = {
+    "chmod": 90, "fchmod": 91, "chown": 92, "lchown": 94, "fchown": 93, "utimensat": 280, "utimes": 235, "utime": 132,
 }  # fmt: skip
 _MODES = ((2, 2), (257, 3), (90, 1), (91, 1), (133, 1), (259, 2))
 """open, openat, chmod, fchmod, mknod, mknodat: (number, which argument is the mode)."""
-_IOCTL, _CLONE, _CLONE3, _SOCKET = 16, 56, 435, 41
+_IOCTL, _CLONE, _CLONE3, _SOCKET, _SOCKETPAIR, _SENDTO = 16, 56, 435, 41, 53, 44
 
 
-def program(*, network: bool, share: bool) -> bytes:
-    """The filter as an array of `struct sock_filter`; `network`: a transport opens sockets, `share`: hostfs is used."""
+def program(*, network: bool, share: bool, strict: bool = False) -> bytes:
+    """The filter as an array of `struct sock_filter`; `network`: a transport opens sockets, `share`: hostfs is used,
+    `strict`: sockets cannot be opened, and attributes of files cannot be changed."""
+    assert not (strict and network)
     groups = [_PROCESSES, _MEMORY, _SIGNALS, _FILES, _EVENTS]
     groups += [_NETWORK] * network + [_SHARE] * share
+    groups += [] if strict else [_SOCKETS, *[_ATTRIBUTES] * share]
     allowed = [number for group in groups for number in group.values() if number != _CLONE]
-    families = [AF_UNIX, *([AF_INET, AF_INET6, AF_NETLINK, AF_PACKET] if network else [])]
+    families = [] if strict else [AF_UNIX, *([AF_INET, AF_INET6, AF_NETLINK, AF_PACKET] if network else [])]
     code = [
         (_LD, 0, 0, _ARCH), (_JEQ, 1, 0, _AUDIT_ARCH_X86_64), (_RET, 0, 0, _EPERM),
         (_LD, 0, 0, _NR), (_JGE, 0, 1, _X32), (_RET, 0, 0, _EPERM),
@@ -93,6 +103,7 @@ def program(*, network: bool, share: bool) -> bytes:
             (_LD, 0, 0, _ARG1), (_JEQ, 2, 0, _TIOCSTI), (_JEQ, 1, 0, _TIOCLINUX), (_RET, 0, 0, _ALLOW),
             (_RET, 0, 0, _EPERM),
         ]),
+        *(_pairs_and_answers() if strict else []),
         *_modes({number: argument for number, argument in _MODES if number in allowed}),
         *_any_of(sorted(set(allowed)), _EPERM),
     ]  # fmt: skip
@@ -102,6 +113,19 @@ def program(*, network: bool, share: bool) -> bytes:
 def _when(number: int, then: Sequence[tuple[int, int, int, int]]) -> list[tuple[int, int, int, int]]:
     """Only for one system call; `then` ends in a verdict on every way."""
     return [(_JEQ, 0, len(then), number), *then]
+
+
+def _pairs_and_answers() -> list[tuple[int, int, int, int]]:
+    """Allow pairs of stream sockets, and sendto without an address: what cannot reach a socket by its path."""
+    stream = [
+        (_LD, 0, 0, _ARG0), (_JEQ, 0, 3, AF_UNIX), (_LD, 0, 0, _ARG1), (_AND, 0, 0, _SOCK_TYPE),
+        (_JEQ, 1, 0, _SOCK_STREAM), (_RET, 0, 0, _EPERM), (_RET, 0, 0, _ALLOW),
+    ]  # fmt: skip
+    nowhere = [
+        (_LD, 0, 0, _ARG4), (_JEQ, 0, 2, 0), (_LD, 0, 0, _ARG4 + 4), (_JEQ, 1, 0, 0), (_RET, 0, 0, _EPERM),
+        (_RET, 0, 0, _ALLOW),
+    ]  # fmt: skip
+    return [*_when(_SOCKETPAIR, stream), *_when(_SENDTO, nowhere)]
 
 
 def _modes(arguments: Mapping[int, int]) -> list[tuple[int, int, int, int]]:

@@ -35,6 +35,8 @@ class TransportModel(Model):
     def filtered_fd(self) -> int | None:
         """The inherited descriptor that must be a socket for a filter to work."""
         return None
+    SOCKETS: ClassVar[bool] = True
+    """Whether UML opens a socket for it."""
 
     @property
     def host_paths(self) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ class Fd(TransportModel):
     """An inherited descriptor."""
 
     FILTERED: ClassVar[bool] = True
+    SOCKETS: ClassVar[bool] = False
 
     kind: Literal["fd"] = "fd"
     fd: int = Field(ge=3, le=1023)

@@ -19,6 +19,7 @@ class Tap(TransportModel):
 
     HOST_NETWORK: ClassVar[bool] = True
     EGRESS: ClassVar[bool] = True
+    SOCKETS: ClassVar[bool] = False
 
     kind: Literal["tap"] = "tap"
     ifname: Ifname

@@ -7,11 +7,9 @@
 MEMORY_SLACK_MIB=16 # UML's sockets, and what Linux wants of a tmpfs that is full
 
 sandbox_check() {
-    [ -z "$no_sandbox" ] || refuse "--no-sandbox: this machine has a sandbox" \
-        "build it with launch.sandbox = \"none\" if you trust the guest that much"
+    confined_check
     bwrap=$(command -v bwrap) || refuse "bwrap is not installed, and this machine runs in its sandbox only" \
         "apt-get install bubblewrap"
-    [ "$uid" != 0 ] || [ -n "$allow_root" ] || drop_root
     if [ -n "$memory_dir" ]; then
         check_memory_dir
         return
@@ -30,18 +28,6 @@ sandbox_check() {
     [ "$free_kib" -ge $((memory_mib * 1024)) ] || refuse \
         "this host has $((free_kib / 1024)) MiB free, the guest's memory needs $memory_mib MiB" \
         "use a smaller --memory, or set UMLBUILD_MEMORY_DIR=/var/tmp to have it in a file"
-}
-
-# Root starts machines as somebody without rights: what comes out of the guest shall not be root's.
-drop_root() {
-    drop_uid=$(id -u "$run_as" 2>/dev/null) && drop_gid=$(id -g "$run_as") && [ "$drop_uid" != 0 ] ||
-        refuse "--user $run_as: there is no such unprivileged user" "give another --user NAME"
-    drop="setpriv --reuid=$drop_uid --regid=$drop_gid --clear-groups --inh-caps=-all --bounding-set=-all"
-    for file in "$bundle/linux" "$image"; do
-        $drop test -r "$file" 2>/dev/null || refuse \
-            "$file: user $run_as, as whom root starts machines, cannot read it" \
-            "put the bundle where everybody can reach it (/srv, /var/lib), or give another --user"
-    done
 }
 
 # enter ACTION WORD...: call ACTION with the words that run these in the sandbox. Built from the end: what comes
@@ -151,7 +137,7 @@ sandbox_explain() {
         name=${setting%%=*} values=${setting#*=}
         if sysctl_is "$name" "${values%=*}"; then
             refuse "the sandbox cannot be made: this host forbids user namespaces ($name = ${values%=*})" \
-                "sysctl $name=${values#*=}"
+                "sysctl $name=${values#*=}, or build it with launch.sandbox = \"landlock\", which needs none (Linux 6.12)"
         fi
     done
     refuse "the sandbox cannot be made; what bwrap said is above" \
