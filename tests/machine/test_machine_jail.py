@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import bundles
+import oddhosts
 import pytest
 
 from umlbuild.runtime.machine import Machine
@@ -170,6 +171,28 @@ def test_root_is_dropped(tmp_path: Path, open_place: Path) -> None:
         assert machine.exec("echo x >/written").ok
         owners = {status["Uid"].split()[0] for status in statuses(uml_processes(machine))}
         assert owners == {"65534"}
+
+
+def test_within_a_container(tmp_path: Path, open_place: Path) -> None:
+    """The sandbox is made in another one, by an ordinary user and by root of a user namespace."""
+    init = {"kind": "script", "command": ["/bin/sh", "-c", "exit 7"]}
+    built = bundles.build(bundles.recipe("contained", bundles.PREBUILT, init, "ext4"), tmp_path)
+    launcher = str(open_place / "contained" / "run")
+    subprocess.run(["cp", "-a", "--sparse=always", built, open_place / "contained"], check=True, timeout=120)
+    container = ["bwrap", "--unshare-all", "--die-with-parent", "--ro-bind", "/", "/", "--dev", "/dev",
+                 "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run"]  # fmt: skip
+    env = {"PATH": os.environ["PATH"], "TMPDIR": "/tmp"}
+
+    def start(*words: str) -> subprocess.CompletedProcess[str]:
+        return oddhosts.run_on("", [*words, launcher, "--ephemeral", *options], env=env)
+
+    options: tuple[str, ...] = ()
+    assert start(*container).returncode == 7
+    root = ("unshare", "--user", "--map-root-user", "--mount")
+    done = start(*root)
+    assert done.returncode == 125 and "fix: say --allow-root" in done.stderr
+    options = ("--allow-root",)
+    assert start(*root).returncode == 7
 
 
 def test_a_changed_bundle_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ drop_root() {
     drop_uid=$(id -u "$run_as" 2>/dev/null) && drop_gid=$(id -g "$run_as") && [ "$drop_uid" != 0 ] ||
         refuse "--user $run_as: there is no such unprivileged user" "give another --user NAME"
     drop="setpriv --reuid=$drop_uid --regid=$drop_gid --clear-groups --inh-caps=-all --bounding-set=-all"
+    $drop true 2>/dev/null || refuse "we cannot become $run_as here: root of a user namespace with too few users?" \
+        "say --allow-root: root of such a namespace is an ordinary user outside (or UMLBUILD_ALLOW_ROOT=1)"
     for file in "$bundle/linux" "$image"; do
         $drop test -r "$file" 2>/dev/null || refuse \
             "$file: user $run_as, as whom root starts machines, cannot read it" \
