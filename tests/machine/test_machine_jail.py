@@ -245,6 +245,18 @@ def test_the_guest_is_hardened(init: str, tmp_path: Path) -> None:
             assert machine.exec("systemctl --failed --no-legend").stdout == b""
 
 
+@pytest.mark.slow  # compiles a kernel of its own
+def test_without_modules_the_kernel_is_locked_down(tmp_path: Path) -> None:
+    kernel = {"source": {"kind": "debian", "suite": "trixie-backports"}}
+    with started(bundles.build(bundles.recipe("locked", kernel, "busybox", "ext4"), tmp_path)) as machine:
+        assert machine.exec("mount -t securityfs s /sys/kernel/security").ok
+        state = machine.exec("cat /sys/kernel/security/lockdown").stdout.decode().split()
+        assert state == ["none", "[integrity]", "confidentiality"]
+        assert not machine.exec("echo none >/sys/kernel/security/lockdown").ok
+        # Nothing can be loaded: the kernel knows no modules.
+        assert not machine.exec("ls /proc/modules /proc/sys/kernel/modules_disabled 2>/dev/null").stdout
+
+
 def test_an_item_can_be_switched_off(tmp_path: Path) -> None:
     data: dict[str, Any] = bundles.recipe("soft", bundles.source_7(), "busybox", "ext4")
     data["hardening"] = {"kptr": False}  # the kernel stays the one of the other tests
