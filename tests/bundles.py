@@ -25,7 +25,7 @@ PREBUILT: dict[str, Any] = {"source": "prebuilt"}
 _ALL_SYMBOLS = (
     symbols.EXT4, symbols.SQUASHFS, symbols.EROFS, symbols.EROFS_OPTIONAL, symbols.BTRFS, symbols.XFS,
     symbols.XFS_OPTIONAL, symbols.OVERLAY, symbols.SYSTEMD, symbols.SYSVINIT, symbols.BUSYBOX, symbols.SCRIPT,
-    symbols.NETWORK,
+    symbols.NETWORK, symbols.HOSTFS,
 )  # fmt: skip
 
 

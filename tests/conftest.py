@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 NEED_KERNELS = {
-    "test_image_boot.py", "test_kernel_trees.py", "test_machine_jail.py", "test_machine_landlock.py",
-    "test_machine_matrix.py", "test_machine_scope.py", "test_machine_shipped.py",
+    "test_escape_attempts.py", "test_image_boot.py", "test_kernel_trees.py", "test_machine_jail.py",
+    "test_machine_landlock.py", "test_machine_matrix.py", "test_machine_scope.py", "test_machine_shipped.py",
 }  # fmt: skip
 MANY = 300
 """Tests before those, for which a build in the background pays."""

@@ -46,6 +46,37 @@ def test_a_child(tmp_path: Path) -> None:
     assert results == {"kill": 0} and (tmp_path / "by-child").exists()
 
 
+def test_sections_report_for_themselves(tmp_path: Path) -> None:
+    program = Program(MARK)
+    sections = []
+    for word in ("one", "two", "three"):
+        with program.section() as made:
+            program.write(word.encode())
+            program.call("chdir", "/" if word == "one" else "nonexistent", label="chdir")
+            program.call("kill", program.call("getpid"), 9 if word == "two" else 0, label="kill")
+        sections += made
+    output = run(program, tmp_path)
+    one, two, three = (program.report(section, output) for section in sections)
+    assert one is not None and two is not None and three is not None
+    assert (one.output, one.results) == (b"one", {"chdir": 0, "kill": 0})
+    assert two.output.startswith(b"two") and two.results is None  # it killed itself, and the next one came
+    assert (three.output, three.results) == (b"three", {"chdir": -2, "kill": 0})
+    assert program.report(sections[2], output[: output.rindex(b"E0002")]) is None
+
+
+def test_repetition_and_threads(tmp_path: Path) -> None:
+    program = Program(MARK)
+    with program.repeat(5):
+        program.write(b"x")
+    program.thread(label="thread")
+    program.names("/proc/self/task")
+    output = run(program, tmp_path)
+    results = program.results(output)
+    assert results is not None and results["thread"] > 1
+    assert output.startswith(b"xxxxx") and b"xxxxxx" not in output
+    assert f"{results['thread']}\0".encode() in output
+
+
 def test_a_program_that_did_not_end() -> None:
     program = Program(MARK)
     program.call("getpid", label="pid")

@@ -9,10 +9,15 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from umlbuild.attack.canaries import Canaries
+from umlbuild.attack.limits import Limits
 from umlbuild.attack.program import Program
 
-Group = Literal["share", "paths", "processes", "sockets", "code", "devices"]
-Needs = Literal["hostfs", "share", "writable share"]
+Group = Literal["share", "paths", "processes", "sockets", "code", "devices", "exhaustion", "restart", "guest"]
+Needs = Literal[
+    "hostfs", "share", "writable share", "network device", "data disk", "writable root", "limit of processes",
+    "core files of its own (core_pattern is a pipe)",
+]  # fmt: skip
+Verdict = Literal["held", "open", "weak", "not tried"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,11 @@ class Scene:
     """Where UML sees that share."""
     inside: frozenset[str]
     """Paths that a jail does hold; what is above them is seen in it, too."""
+    limits: Limits
+    state: str = ""
+    """The COW file that outlives a start, as the host names it; for attempts on the next start."""
+    image: str = ""
+    """The bundle's image, as the host names it."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +50,16 @@ class Evidence:
     output: bytes
     results: Mapping[str, int] | None = None
     """Of a program's labelled calls."""
+    measured: str = ""
+    """What was measured on the host while it was made; empty: nothing beyond what is allowed."""
 
 
 Judge = Callable[[Scene, Evidence], str]
 """Empty: it held; else what was seen, in words."""
+Measure = Callable[[Scene], str]
+"""The same, while an attempt is made."""
+Body = Callable[[Scene, Program], None]
+"""Adds an attempt's calls to a program."""
 
 
 @dataclass(frozen=True)
@@ -56,20 +72,52 @@ class Attempt:
     """What it tries, for people."""
     judge: Judge
     needs: tuple[Needs, ...] = ()
+    weak: bool = field(default=False, kw_only=True)
+    """One that gets through is no escape: a weakness that is known and documented."""
 
 
 @dataclass(frozen=True)
-class ByGuest(Attempt):
+class Live(Attempt):
+    """One that is made in a running machine or jail."""
+
+    alone: bool = field(default=False, kw_only=True)
+    """It has a start of its own, since it spoils it for others."""
+    options: tuple[str, ...] = field(default=(), kw_only=True)
+    """More of the launcher's, for one that is alone; @LOG@ is a file on the host."""
+    measure: Measure | None = field(default=None, kw_only=True)
+    """Asked again and again while one runs that is alone, and once after it."""
+
+
+@dataclass(frozen=True)
+class ByGuest(Live):
     """A shell script that guest root runs."""
 
     script: Callable[[Scene], str] = field(kw_only=True)
 
 
 @dataclass(frozen=True)
-class ByCode(Attempt):
+class ByCode(Live):
     """A program that runs in UML's place, with UML's own rights."""
 
-    program: Callable[[Scene, Program], None] = field(kw_only=True)
+    program: Body = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class ByGuestCode(Live):
+    """A program that guest root runs: the calls go to the guest's kernel."""
+
+    program: Body = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class ByRestart(Attempt):
+    """A program in UML's place prepares the machine's state; then the launcher starts it once more."""
+
+    plant: Body = field(kw_only=True)
+    script: str = field(default="", kw_only=True)
+    """What guest root looks at after the second start; empty: that start is all, nothing is booted."""
+    patience_s: float = field(default=100, kw_only=True)
+    """How long that one may take to come up."""
 
 
 # --- judges ---------------------------------------------------------------------------------------------------
@@ -111,13 +159,18 @@ def signals(scene: Scene, _evidence: Evidence) -> str:
     return "a host process got a signal" if scene.canaries.was_signalled() else ""
 
 
-def spoils(share: str) -> Judge:
-    """Something dangerous lies in a share."""
+def spoils(scene: Scene, _evidence: Evidence) -> str:
+    """Something dangerous lies in the writable share."""
+    return "; ".join(scene.canaries.dangerous("rw"))
 
-    def judge(scene: Scene, _evidence: Evidence) -> str:
-        return "; ".join(scene.canaries.dangerous(share))
 
-    return judge
+BLURRED: tuple[Judge, ...] = (changes_victim, signals, spoils)
+"""These see what was done, and not by which of several attempts."""
+
+
+def measures(_scene: Scene, evidence: Evidence) -> str:
+    """What the host measured was too much."""
+    return evidence.measured
 
 
 def says(word: str) -> Judge:
@@ -143,11 +196,16 @@ _DENIALS = (-1, -2, -13, -38, -97, -999)
 """EPERM, ENOENT, EACCES, ENOSYS, EAFNOSUPPORT, not come to."""
 
 
-def is_let_in(*labels: str) -> Judge:
+def any_of(*judges: Judge) -> Judge:
+    """One of them saw something."""
+    return lambda scene, evidence: "; ".join(filter(None, (judge(scene, evidence) for judge in judges)))
+
+
+def is_let_in(*labels: str, denials: tuple[int, ...] = _DENIALS) -> Judge:
     """A system call was not refused, though its arguments (harmless on purpose) were."""
 
     def judge(_scene: Scene, evidence: Evidence) -> str:
-        done = [label for label in labels if (evidence.results or {}).get(label, -1) not in _DENIALS]
+        done = [label for label in labels if (evidence.results or {}).get(label, -1) not in denials]
         return f"{', '.join(done)} was not refused" if done else ""
 
     return judge

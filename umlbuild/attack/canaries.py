@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
 
+from umlbuild.host import sparse
+
 NOBODY = 65534
 """As whom the launcher runs UML when root starts it."""
 _WATCHED = ("/", "/tmp", "/var/tmp", "/dev/shm", "/dev", "/run", "/etc", "/root", "/home")
@@ -42,6 +44,12 @@ class Canaries:
         self.datagram = self.home / "datagram.sock"
         self.in_share = self.shares["ro"] / "datagram.sock"
         self.fifo = self.shares["ro"] / "fifo"
+        self.log = self.home / "log"
+        """Of `run --log`."""
+        self.states = self.home / "states"
+        """Where machines keep what outlives a start."""
+        self._cow_like = self.home / "cow-like"
+        self._precious = self.home / "precious"
         self.abstract = f"umlattack-{self.token}"
         self.heard: set[str] = set()
         """What came in on any of the sockets."""
@@ -102,13 +110,13 @@ class Canaries:
         """How the victim differs from what it was; it is mended."""
         try:
             info = self.victim.lstat()
-            text = self.victim.read_text() if stat.S_ISREG(info.st_mode) else "?"
+            content = self.victim.read_bytes() if stat.S_ISREG(info.st_mode) else b"?"
         except OSError as problem:
             self._make_victim()
             return f"is gone ({problem.strerror})"
         changes = [
             name for name, differs in (
-                ("content", text != "untouched\n"), ("mode", stat.S_IMODE(info.st_mode) != 0o666),
+                ("content", content != b"untouched\n"), ("mode", stat.S_IMODE(info.st_mode) != 0o666),
                 ("owner", info.st_uid != self._victim_info.st_uid),
                 ("time", info.st_mtime_ns != self._victim_info.st_mtime_ns), ("links", info.st_nlink != 1),
             ) if differs
@@ -134,6 +142,44 @@ class Canaries:
                     path.unlink()
         return found
 
+    # --- made when an attempt asks for them -----------------------------------------------------------------
+
+    def forge(self, size: int, mtime: int, like: Path | None = None) -> Path:
+        """A file of this size and time that has the secret at its end; else what is in `like`, if that is given."""
+        path = self.home / f"forged-{size}-{mtime}"
+        if not path.exists():
+            if like is not None:
+                sparse.copy(like, path)
+                path.chmod(0o666)
+            with path.open("r+b" if like is not None else "wb") as file:
+                file.seek(size - 4096)
+                file.write(self.secret_text.encode().ljust(4096, b"\n"))
+            path.chmod(0o666)
+            os.utime(path, (mtime, mtime))
+        return path
+
+    def cow_like(self, content: bytes) -> Path:
+        """A host file that happens to look like a COW file."""
+        self._cow_like.write_bytes(content)
+        self._cow_like.chmod(0o666)
+        self._cow_like_was = content
+        return self._cow_like
+
+    def cow_like_was_changed(self) -> bool:
+        """Whether somebody wrote into that file."""
+        return self._cow_like.read_bytes() != self._cow_like_was
+
+    def precious(self) -> Path:
+        """A directory with a file, which every user may remove."""
+        self._precious.mkdir(exist_ok=True)
+        (self._precious / "file").touch()
+        self._precious.chmod(0o777)
+        return self._precious
+
+    def lost_precious(self) -> bool:
+        """Whether the file in that directory is gone."""
+        return not (self._precious / "file").exists()
+
     # --- making them --------------------------------------------------------------------------------------
 
     def _files(self) -> None:
@@ -141,7 +187,7 @@ class Canaries:
         self.secret.write_text(self.secret_text + "\n")
         self.secret.chmod(0o644)
         self._make_victim()
-        for directory in (self.open, *self.shares.values()):
+        for directory in (self.open, self.states, *self.shares.values()):
             directory.mkdir()
             directory.chmod(0o777)
         for name, share in self.shares.items():

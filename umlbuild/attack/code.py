@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from umlbuild.attack.attempt import (
     Attempt,
+    Body,
     ByCode,
     Group,
     Judge,
@@ -35,8 +36,6 @@ _MS_BIND = 4096
 _SIGUSR1 = 10
 _PTRACE_ATTACH, _PTRACE_SEIZE = 16, 0x4206
 _TIOCSTI, _TIOCLINUX = 0x5412, 0x541C
-
-Body = Callable[[Scene, Program], None]
 
 
 def _code(name: str, group: Group, tries: str, judge: Judge, body: Body) -> Attempt:

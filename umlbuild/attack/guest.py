@@ -22,20 +22,29 @@ UP = "/.." * 20
 """From wherever hostfs begins to the root of what UML sees."""
 
 _PRELUDE = """
-for W in /run /tmp /dev/shm /dev; do W=$W/attack.$$; mkdir "$W" 2>/dev/null && break; done
-M=$W/m; N=$W/n; mkdir "$M" "$N"
-hostfs() { # OPTION [DIRECTORY]: mount the host's; two spellings, of old and new kernels
-    mount -t hostfs -o "$1" none "${2:-$M}" 2>/dev/null || mount -t hostfs -o "hostfs=$1" none "${2:-$M}" 2>/dev/null
+for W in /run /tmp /dev/shm /dev; do
+    W=$W/attack; [ ! -e "$W/spelling" ] || break
+    mkdir "$W" "$W/m" "$W/n" 2>/dev/null && : >"$W/spelling" && break
+done
+M=$W/m; N=$W/n
+hostfs() { # OPTION [DIRECTORY]: mount the host's; two spellings, of old and new kernels, which is found out once
+    read -r spelling <"$W/spelling" || {
+        spelling=hostfs=
+        mount -t hostfs -o / none "$N" 2>/dev/null && umount "$N" && spelling=
+        echo "$spelling" >"$W/spelling"
+    }
+    mount -t hostfs -o "$spelling$1" none "${2:-$M}" 2>/dev/null
 }
 show() { # OPTION [NAME]: what the host has there
     hostfs "$1" || return
-    cat "$M/${2:-secret}" 2>/dev/null
-    ls -a1 "$M" 2>/dev/null
-    umount "$M"
+    { while read -r line; do printf '%s\n' "$line"; done <"$M/${2:-secret}"; } 2>/dev/null
+    cd "$M" && printf '%s\n' * .*
+    cd / && umount "$M"
 }
 """
 _AFTER = """
-umount "$M" 2>/dev/null; umount "$N" 2>/dev/null; rm -rf "$W"; exit 0
+while read -r _ at _; do case $at in "$W"/*) umount "$at" ;; esac; done </proc/mounts 2>/dev/null
+exit 0
 """
 
 
@@ -91,9 +100,10 @@ _PATHS: tuple[Attempt, ...] = (
            "cat \"$M/swap/secret\"; exec 9<&-", needs=_WRITABLE),
     _reads("rename-race", "rename during lookups, many times",
            "hostfs /@RW@ && hostfs '/@RW@' \"$N\" && mkdir \"$M/race\" && echo >\"$M/race/secret\"\n"
-           "(i=0; while [ $i -lt 40 ]; do mv \"$N/race\" \"$N/r.old\"; ln -s '@HOME@' \"$N/race\"; rm \"$N/race\"\n"
+           "(i=0; while [ $i -lt 12 ]; do mv \"$N/race\" \"$N/r.old\"; ln -s '@HOME@' \"$N/race\"; rm \"$N/race\"\n"
            " mv \"$N/r.old\" \"$N/race\"; i=$((i+1)); done) 2>/dev/null &\n"
-           "i=0; while [ $i -lt 40 ]; do cat \"$M/race/secret\"; i=$((i+1)); done 2>/dev/null; wait", needs=_WRITABLE),
+           "while kill -0 $!; do read -r line <\"$M/race/secret\" && echo \"$line\"; done 2>/dev/null; wait",
+           needs=_WRITABLE),
     _reads("hard-link", "hard-link an outside file into a writable share",
            "hostfs '@UP@' && ln \"$M@HOME@/secret\" \"$M@HOME@/share-rw/stolen\"; umount \"$M\"\n"
            "show /@RW@ stolen", needs=_WRITABLE),
@@ -129,7 +139,7 @@ _WRITES: tuple[Attempt, ...] = (
 
 def _spoils(name: str, tries: str, script: str) -> Attempt:
     return ByGuest(
-        name, "share", tries, spoils("rw"), _WRITABLE,
+        name, "share", tries, spoils, _WRITABLE,
         script=_script("hostfs /@RW@ || exit\n" + script),
     )  # fmt: skip
 
@@ -177,7 +187,8 @@ _KERNEL: tuple[Attempt, ...] = (
     ByGuest("unix-guest", "sockets", "write to a socket of the host that lies in a share", reaches("unix-guest"),
             _SHARE, script=_script("hostfs '/@RO@' && (echo unix-guest >\"$M/datagram.sock\") 2>/dev/null")),
     ByGuest("mem-of-uml", "processes", "read a host process by hostfs and /proc", reads_secret, _HOSTFS,
-            script=_script("show '@UP@/proc/@PID@' environ; show '@UP@/proc/self/root@HOME@'")),
+            script=_script("hostfs '@UP@/proc/@PID@' && cat \"$M/environ\"; umount \"$M\"\n"
+                           "show '@UP@/proc/self/root@HOME@'")),
 )  # fmt: skip
 
 GUEST: tuple[Attempt, ...] = (*_PATHS, *_WRITES, *_SPOILS, *_LISTED, *_KERNEL)

@@ -1,38 +1,64 @@
-"""All attempts against one bundle: a private copy of it, canaries around it, one row for each attempt.
+"""Attempts against one bundle: a private copy of it, canaries around it, one row for each attempt.
 
-The copy is started twice over: as it is, for what guest root tries; and with a program of system calls in the place
-of its kernel, for what code in UML's process tries. The user's own bundle, shares and state are never touched.
+The copy is started as it is, for what guest root tries; with a program of system calls in the place of its kernel, for
+what code in UML's process tries; and twice over, for what a machine leaves to its next start. Attempts that do not
+disturb each other share a start: what they are judged by tells them apart, or they are made once more, one by one. The
+user's own bundle, shares and state are never touched.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
+import secrets
 import shutil
 import signal
 import subprocess
 import tempfile
 import tomllib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from umlbuild.attack.attempt import Attempt, ByCode, ByGuest, Evidence, Needs, Scene
+from umlbuild.attack import limits
+from umlbuild.attack.attempt import (
+    BLURRED,
+    Attempt,
+    ByCode,
+    ByGuest,
+    ByGuestCode,
+    ByRestart,
+    Evidence,
+    Live,
+    Needs,
+    Scene,
+    Verdict,
+)
 from umlbuild.attack.canaries import Canaries
 from umlbuild.attack.code import CODE
+from umlbuild.attack.exhaust import EXHAUST
 from umlbuild.attack.guest import GUEST
+from umlbuild.attack.inside import INSIDE
+from umlbuild.attack.measure import measuring
 from umlbuild.attack.program import Program
+from umlbuild.attack.restart import RESTART
 from umlbuild.errors import HostError
 from umlbuild.host import process, sparse
 from umlbuild.runtime.failures import MachineError
-from umlbuild.runtime.machine import Machine, runtime_base
+from umlbuild.runtime.machine import Machine, runtime_base, sweep
 
-ATTEMPTS: tuple[Attempt, ...] = (*GUEST, *CODE)
+ATTEMPTS: tuple[Attempt, ...] = (*GUEST, *INSIDE, *CODE, *EXHAUST, *RESTART)
 _UP_S = 120
 _ATTEMPT_S = 30
 _RUN_S = 60
+_TOGETHER = 16
+"""Attempts that share a start at most: rows come in such portions."""
+_KEPT = 4 << 20
+"""Bytes of output that are looked at."""
+_RUN_PROGRAM = "p=/var/tmp/attack.$$; cat >$p && chmod 700 $p && $p; rm -f $p"
 
 
 @dataclass(frozen=True)
@@ -42,9 +68,9 @@ class Row:
     name: str
     group: str
     tries: str
-    verdict: Literal["held", "open", "not tried"]
+    verdict: Verdict
     seen: str
-    """What was seen of one that is open; why one was not tried."""
+    """What was seen of one that got through; why one was not tried."""
 
     def as_dict(self) -> dict[str, str]:
         """For JSON."""
@@ -74,12 +100,18 @@ class Suite:
             )
         self._stack = contextlib.ExitStack()
         self._machine: Machine | None = None
+        self._launcher: subprocess.Popen[bytes] | None = None
+        self._aborted = False
+        self._last_words = ""
 
     def __enter__(self) -> Suite:
         with contextlib.ExitStack() as stack:
             self._canaries = stack.enter_context(Canaries())
             self._bundle = self._canaries.home / "bundle"
             _copy(self._source, self._bundle)
+            self._limits = limits.lower(self._bundle / "run", self._recipe)
+            self._code_bundle = self._canaries.home / "code"
+            _copy(self._bundle, self._code_bundle)
             stack.callback(self._end_machine)
             self._options, self._arguments, self._numbers = self._shares()
             self._stack = stack.pop_all()
@@ -88,86 +120,219 @@ class Suite:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def abort(self) -> None:
+        """From another thread: end what runs, so that `rows` comes to an end by an exception."""
+        self._aborted = True
+        if (launcher := self._launcher) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(launcher.pid, signal.SIGKILL)
+        if (machine := self._machine) is not None:
+            machine.kill()
+
     def rows(self, attempts: Sequence[Attempt] = ATTEMPTS) -> Iterator[Row]:
         """Make the attempts, in their order."""
         has = self._what_it_has()
-        for attempt in attempts:
-            missing = [need for need in attempt.needs if need not in has]
-            if missing:
-                yield _row(attempt, "not tried", f"this machine has no {', no '.join(missing)}")
-                continue
-            evidence, scene = self._made(attempt, has)
-            seen = attempt.judge(scene, evidence)
-            yield _row(attempt, "open" if seen else "held", seen)
+        for _, group in itertools.groupby(attempts, key=_companion):
+            tried: list[Attempt] = []
+            for attempt in group:
+                if missing := [need for need in attempt.needs if need not in has]:
+                    yield _row(attempt, "not tried", f"there is no {', no '.join(missing)}")
+                else:
+                    tried.append(attempt)
+            for at in range(0, len(tried), _TOGETHER):
+                for attempt, seen in self._judged(tried[at : at + _TOGETHER], has):
+                    yield _row(attempt, "held" if not seen else "weak" if attempt.weak else "open", seen)
 
     # --- making them --------------------------------------------------------------------------------------
 
-    def _made(self, attempt: Attempt, has: frozenset[Needs]) -> tuple[Evidence, Scene]:
-        if isinstance(attempt, ByGuest):
-            machine = self._running()
-            scene = self._scene(has, machine.mconsole_path.parents[2])
-            return self._by_guest(machine, attempt.script(scene)), scene
-        assert isinstance(attempt, ByCode)
-        home = Path(tempfile.mkdtemp(prefix="umlm-", dir=runtime_base())).resolve()
-        try:
-            scene = self._scene(has, home)
-            return self._by_code(attempt, scene, home), scene
-        finally:
-            shutil.rmtree(home, ignore_errors=True)
+    def _judged(self, attempts: Sequence[Attempt], has: frozenset[Needs]) -> Iterator[tuple[Attempt, str]]:
+        made = self._made_together(attempts, has) if len(attempts) > 1 else None
+        if made is None:
+            for attempt in attempts:
+                scene, evidence = self._made(attempt, has)
+                yield attempt, attempt.judge(scene, evidence)
+            return
+        scene, evidences = made
+        seen = [attempt.judge(scene, evidence) for attempt, evidence in zip(attempts, evidences, strict=True)]
+        blurred = any(what and attempt.judge in BLURRED for attempt, what in zip(attempts, seen, strict=True))
+        for attempt, what in zip(attempts, seen, strict=True):
+            if blurred and attempt.judge in BLURRED:
+                scene, evidence = self._made(attempt, has)
+                what = attempt.judge(scene, evidence)
+            yield attempt, what
 
-    def _by_guest(self, machine: Machine, script: str) -> Evidence:
+    def _made_together(
+        self, attempts: Sequence[Attempt], has: frozenset[Needs]
+    ) -> tuple[Scene, list[Evidence]] | None:
+        """In one start; None if that did not come to its end."""
+        with self._private_home() as home:
+            if scripts := [attempt for attempt in attempts if isinstance(attempt, ByGuest)]:
+                scene = self._scene(has, self._home_of_running())
+                sign = secrets.token_hex(8)
+                parts = [f"(\n{attempt.script(scene)}\n) 2>&1\nprintf '\\n%s\\n' {sign}\n" for attempt in scripts]
+                said = self._by_guest("".join(parts), _RUN_S).split(f"\n{sign}\n".encode())
+                return (scene, [Evidence(part) for part in said[:-1]]) if len(said) == len(scripts) + 1 else None
+            programs = [attempt for attempt in attempts if isinstance(attempt, ByCode | ByGuestCode)]
+            in_guest = isinstance(programs[0], ByGuestCode)
+            scene = self._scene(has, self._home_of_running() if in_guest else home)
+            evidences = self._run_programs(scene, programs, in_guest=in_guest)
+            return None if evidences is None else (scene, evidences)
+
+    def _made(self, attempt: Attempt, has: frozenset[Needs]) -> tuple[Scene, Evidence]:
+        if isinstance(attempt, ByRestart):
+            return self._restarted(attempt, has)
+        if isinstance(attempt, ByGuest):
+            with self._own_machine(attempt):
+                scene = self._scene(has, self._home_of_running())
+                with measuring(attempt, scene) as measured:
+                    output = self._by_guest(attempt.script(scene), _ATTEMPT_S)
+                return scene, Evidence(output, measured=measured())
+        assert isinstance(attempt, ByCode | ByGuestCode)
+        with self._private_home() as home:
+            in_guest = isinstance(attempt, ByGuestCode)
+            scene = self._scene(has, self._home_of_running() if in_guest else home)
+            evidences = self._run_programs(scene, [attempt], in_guest=in_guest)
+        if evidences is None:
+            raise HostError(f"{attempt.name}: its program did not come to its end:\n{self._last_words}")
+        return scene, evidences[0]
+
+    def _run_programs(
+        self, scene: Scene, attempts: Sequence[ByCode | ByGuestCode], *, in_guest: bool
+    ) -> list[Evidence] | None:
+        """Each is a section; None if one has no report."""
+        program = Program(os.urandom(16))
+        sections = []
+        for attempt in attempts:
+            with program.section() as made:
+                attempt.program(scene, program)
+            sections += made
+        with measuring(attempts[0], scene) as measured:
+            if in_guest:
+                output = self._by_guest(_RUN_PROGRAM, _ATTEMPT_S, program.elf())
+            else:
+                self._canaries.log.unlink(missing_ok=True)
+                options = [word.replace("@LOG@", str(scene.canaries.log)) for word in attempts[0].options]
+                output = self._launch(program.elf(), scene, ["--ephemeral", *options])
+        reports = [program.report(section, output) for section in sections]
+        self._last_words = output[-2000:].decode(errors="replace")
+        evidences = [
+            Evidence(report.output, report.results, measured())
+            for report in reports
+            if report is not None and report.results is not None
+        ]
+        return evidences if len(evidences) == len(sections) else None
+
+    def _restarted(self, attempt: ByRestart, has: frozenset[Needs]) -> tuple[Scene, Evidence]:
+        where = Path(tempfile.mkdtemp(dir=self._canaries.states))
+        cow = where / "cow"
+        try:
+            with self._private_home() as home:
+                scene = replace(self._scene(has, home), state=str(cow))
+                program = Program(os.urandom(16))
+                with program.section() as made:
+                    attempt.plant(scene, program)
+                output = self._launch(program.elf(), scene, ["--cow", str(cow)])
+                report = program.report(made[0], output)
+                if report is None or report.results is None:
+                    raise HostError(f"{attempt.name}: its program did not come to its end:\n{output[-2000:]!r}")
+            if attempt.script:
+                return scene, Evidence(self._booted_again(cow, attempt))
+            with self._private_home() as home:
+                again = self._launch(Program(os.urandom(16)).elf(), replace(scene, home=str(home)), ["--cow", str(cow)])
+            return scene, Evidence(again)
+        finally:
+            shutil.rmtree(where, ignore_errors=True)
+
+    def _booted_again(self, cow: Path, attempt: ByRestart) -> bytes:
+        machine = self._started(cow=cow)
+        try:
+            machine.wait_up(attempt.patience_s)
+            return machine.exec(attempt.script, timeout_s=_ATTEMPT_S).stdout
+        except MachineError:  # refused, or of no use any more: what it said is all that there is
+            return "\n".join(machine.console.lines()).encode()
+        finally:
+            machine.close()
+
+    def _by_guest(self, script: str, timeout_s: float, stdin: bytes | None = None) -> bytes:
         said = bytearray()
 
         def keep(block: bytes | memoryview) -> None:
-            said.extend(block[: max(0, (4 << 20) - len(said))])
+            said.extend(block[: max(0, _KEPT - len(said))])
 
         try:
-            machine.exec(script, timeout_s=_ATTEMPT_S, on_stdout=keep, on_stderr=keep)
+            self._running().exec(script, timeout_s=timeout_s, stdin=stdin, on_stdout=keep, on_stderr=keep)
         except MachineError:  # it hangs, or has killed itself: that is its own affair
             self._end_machine()
-        return Evidence(bytes(said))
+        return bytes(said)
 
-    def _by_code(self, attempt: ByCode, scene: Scene, home: Path) -> Evidence:
-        """Run the launcher as it is, but for the kernel and its line of the checksums."""
-        program = Program(os.urandom(16))
-        attempt.program(scene, program)
-        bundle = self._canaries.home / "code"
-        _copy(self._bundle, bundle)
+    def _launch(self, kernel: bytes, scene: Scene, options: Sequence[str]) -> bytes:
+        """Run the launcher as it is, but for the kernel; what it and the program say."""
+        linux = self._code_bundle / "linux"
+        linux.unlink(missing_ok=True)
+        linux.write_bytes(kernel)
+        linux.chmod(0o755)
+        argv = [str(self._code_bundle / "run"), "--runtime", scene.home, *self._options, *options]
+        self._check_abort()
+        child = self._launcher = subprocess.Popen(
+            argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/",
+            env={"PATH": process.environment()["PATH"]}, start_new_session=True,
+        )  # fmt: skip
         try:
-            _replace_kernel(bundle, program.elf())
-            argv = [str(bundle / "run"), "--runtime", str(home), "--ephemeral", *self._options]
-            environment = {"PATH": process.environment()["PATH"]}
-            child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/",
-                env=environment, start_new_session=True,
-            )  # fmt: skip
-            try:
-                output, _ = child.communicate(timeout=_RUN_S)
-            except subprocess.TimeoutExpired:
-                output = b""
-            finally:
-                with contextlib.suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.communicate()
+            output, _ = child.communicate(timeout=_RUN_S)
+        except subprocess.TimeoutExpired:
+            output = b""
         finally:
-            shutil.rmtree(bundle)
-        results = program.results(output)
-        if results is None:
-            tail = output[-2000:].decode(errors="replace")
-            raise HostError(f"{attempt.name}: the program did not run in the kernel's place:\n{tail}")
-        return Evidence(output, results)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            child.communicate()
+            self._launcher = None
+            sweep(Path(scene.home))
+        return output
+
+    @contextlib.contextmanager
+    def _private_home(self) -> Iterator[Path]:
+        home = Path(tempfile.mkdtemp(prefix="umlm-", dir=runtime_base())).resolve()
+        try:
+            yield home
+        finally:
+            shutil.rmtree(home, ignore_errors=True)
+
+    def _check_abort(self) -> None:
+        if self._aborted:
+            raise HostError("the attempts were ended")
 
     # --- the machine ----------------------------------------------------------------------------------------
 
-    def _running(self) -> Machine:
+    def _running(self, *more: str) -> Machine:
         if self._machine is None or not self._machine.is_running():
             self._end_machine()
-            options = [word for word in self._options if word != "--allow-root"]
-            self._machine = Machine.start(
-                self._bundle, ephemeral=True, allow_root=self._allow_root, options=options, arguments=self._arguments
-            )
+            self._machine = self._started(*more)
             self._machine.wait_up(_UP_S)
         return self._machine
+
+    def _started(self, *more: str, cow: Path | None = None) -> Machine:
+        self._check_abort()
+        options = [word for word in self._options if word != "--allow-root"] + list(more)
+        return Machine.start(
+            self._bundle, ephemeral=cow is None, cow=cow, allow_root=self._allow_root, options=options,
+            arguments=self._arguments,
+        )  # fmt: skip
+
+    def _home_of_running(self) -> Path:
+        return self._running().mconsole_path.parents[2]
+
+    @contextlib.contextmanager
+    def _own_machine(self, attempt: ByGuest) -> Iterator[None]:
+        if not attempt.alone:
+            yield
+            return
+        self._end_machine()
+        self._canaries.log.unlink(missing_ok=True)
+        self._running(*(word.replace("@LOG@", str(self._canaries.log)) for word in attempt.options))
+        try:
+            yield
+        finally:
+            self._end_machine()
 
     def _end_machine(self) -> None:
         machine, self._machine = self._machine, None
@@ -177,8 +342,14 @@ class Suite:
     def _what_it_has(self) -> frozenset[Needs]:
         has: set[Needs] = {"share"} if self._numbers else set()
         has |= {"writable share"} if "rw" in self._numbers else set()
-        if re.search(rb"\bhostfs$", self._running().exec("cat /proc/filesystems").stdout, re.MULTILINE):
-            has.add("hostfs")
+        said = self._running().exec("cat /proc/filesystems; [ ! -e /sys/class/net/vec0 ] || echo vec0").stdout
+        has |= {"hostfs"} if re.search(rb"\bhostfs$", said, re.MULTILINE) else set()
+        has |= {"network device"} if said.endswith(b"vec0\n") else set()
+        has |= {"data disk"} if self._recipe.get("disk") else set()
+        has |= {"writable root"} if self._recipe["image"]["kind"] not in ("squashfs", "erofs") else set()
+        has |= {"limit of processes"} if self._limits.processes is not None else set()
+        if not Path("/proc/sys/kernel/core_pattern").read_text().startswith("|"):
+            has.add("core files of its own (core_pattern is a pipe)")
         return frozenset(has)
 
     def _shares(self) -> tuple[list[str], list[str], dict[str, int]]:
@@ -206,6 +377,7 @@ class Suite:
         return Scene(
             canaries=self._canaries, needs=has, share_numbers=self._numbers, bundle=str(self._bundle),
             home=str(home), writable_share=share, inside=frozenset(inside if self._has_own_root else ()),
+            limits=self._limits, image=str(self._bundle / "root.img"),
         )  # fmt: skip
 
 
@@ -222,14 +394,11 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copy2(path, to)
 
 
-def _replace_kernel(bundle: Path, content: bytes) -> None:
-    linux, run = bundle / "linux", bundle / "run"
-    linux.write_bytes(content)
-    line = process.output(["cksum", "linux"], cwd=bundle).strip()
-    text, count = re.subn(r"(?m)(?<![0-9])[0-9]+ [0-9]+ linux\b", line, run.read_text())
-    assert count == 1
-    run.write_text(text)
+def _companion(attempt: Attempt) -> str:
+    """Attempts that follow each other and have this in common can share a start."""
+    together = isinstance(attempt, Live) and not attempt.alone
+    return type(attempt).__name__ if together else attempt.name
 
 
-def _row(attempt: Attempt, verdict: Literal["held", "open", "not tried"], seen: str) -> Row:
+def _row(attempt: Attempt, verdict: Verdict, seen: str) -> Row:
     return Row(attempt.name, attempt.group, attempt.tries, verdict, seen)
