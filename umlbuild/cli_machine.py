@@ -69,6 +69,7 @@ def _machine_options(parser: argparse.ArgumentParser, timeout: str = "end it aft
     parser.add_argument("--ephemeral", action="store_true", help="forget the guest's writes at the end")
     parser.add_argument("--timeout", type=int, metavar="S", help=timeout)
     parser.add_argument("--share", action="append", default=[], metavar="DIR=PATH", help="another PATH for a share")
+    parser.add_argument("--port", action="append", default=[], metavar="OLD=NEW", help="another port of the host")
     parser.add_argument("--user", metavar="NAME", help="as whom it runs when root starts it (nobody)")
     parser.add_argument("--allow-root", action="store_true", help="let it run as root when you are root")
     parser.add_argument("--no-sandbox", action="store_true", help="for bundles that are built without one")
@@ -78,6 +79,7 @@ def _launcher_options(options: argparse.Namespace) -> list[str]:
     """What the launcher understands under the same name."""
     words = ["--no-sandbox"] * options.no_sandbox + ["--allow-root"] * options.allow_root
     words += ["--user", options.user] if options.user else []
+    words += [word for port in options.port for word in ("--port", port)]
     return words + [word for share in options.share for word in ("--share", share)]
 
 

@@ -9,6 +9,8 @@ from umlbuild import project
 from umlbuild.host.files import Files
 from umlbuild.host.store import Store
 from umlbuild.kinds.hardening import ITEMS
+from umlbuild.kinds.transports.forward import parts_of
+from umlbuild.kinds.transports.user import User
 from umlbuild.plan.bundle import Plan, effective
 from umlbuild.plan.contributions import has_modules
 from umlbuild.plan.kernel import requests_of
@@ -64,6 +66,14 @@ def _weak(recipe: Recipe) -> Iterator[str]:
         yield "launch.sandbox = none: guest root can reach what the user can who starts the machine"
     elif not recipe.launch.sandbox.OWN_ROOT:
         yield f"launch.sandbox = {recipe.launch.sandbox.kind}: code in UML can see that files of the host exist (stat)"
+    for number, net in enumerate(recipe.network):
+        if not isinstance(net.transport, User):
+            continue
+        if net.transport.host_loopback:
+            yield f"network[{number}].transport.host_loopback: the guest reaches what listens on the host's 127.0.0.1"
+        for forward in net.transport.forward:
+            if not parts_of(forward)[1].startswith("127."):
+                yield f"network[{number}].transport.forward: {forward} is open to others than the host"
     for share in recipe.share:
         if share.writable:
             yield f"share {share.guest}: the guest writes to {share.host}"

@@ -19,6 +19,8 @@ from umlbuild.host import pcap
 
 NETNS = Path(__file__).with_name("netns.py")
 EGRESS = Path(__file__).parents[2] / "umlbuild" / "launcher" / "egress.sh"
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+"""A plain user's has no sbin."""
 _LOADS = {*bpf.LOADS, bpf.LDX_MSH}
 
 
@@ -26,7 +28,7 @@ _LOADS = {*bpf.LOADS, bpf.LDX_MSH}
 def obstacle() -> str:
     """Why there are no packets here, or ""."""
     for program in ("tcpdump", "tc", "ip", "unshare"):
-        if shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is None:
+        if shutil.which(program, path=PATH) is None:
             return f"{program} is not installed"
     tried = subprocess.run(
         ["unshare", "-rn", "ip", "link", "add", "name", "v0", "type", "veth", "peer", "name", "v1"],
@@ -41,7 +43,7 @@ def task(*words: str) -> Any:
     done = subprocess.run(
         ["unshare", "-rn", "timeout", "60", sys.executable, str(NETNS), *words],
         capture_output=True, text=True, timeout=90, check=False,
-        env={**os.environ, "PYTHONPATH": str(NETNS.parent)},
+        env={**os.environ, "PATH": PATH, "PYTHONPATH": str(NETNS.parent)},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

@@ -57,7 +57,7 @@ ROWS: dict[str, tuple[list[int | str], int | None, int]] = {
 
 @pytest.mark.parametrize("strict", [False, True])
 def test_calls(strict: bool, tmp_path: Path) -> None:
-    (tmp_path / "filter").write_bytes(seccomp.program(network=False, share=True, strict=strict))
+    (tmp_path / "filter").write_bytes(seccomp.program(sockets="none", share=True, strict=strict))
     (tmp_path / "file").write_text("x\n")
 
     def filled(word: int | str) -> int | str:
@@ -76,7 +76,7 @@ def test_calls(strict: bool, tmp_path: Path) -> None:
 
 
 def test_one_without_a_share_changes_no_names(tmp_path: Path) -> None:
-    (tmp_path / "filter").write_bytes(seccomp.program(network=False, share=False, strict=True))
+    (tmp_path / "filter").write_bytes(seccomp.program(sockets="none", share=False, strict=True))
     calls = [[82, str(tmp_path / "filter"), str(tmp_path / "moved")], [133, str(tmp_path / "made"), 0o100644, 0]]
     argv = [sys.executable, str(CALLS), str(tmp_path / "filter"), json.dumps(calls)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)

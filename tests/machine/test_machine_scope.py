@@ -33,7 +33,7 @@ def sleeper(directory: Path) -> Path:
     program = Program(b"0123456789abcdef")
     program.sleep(6)
     (directory / "linux").write_bytes(program.elf())
-    (directory / "seccomp.bpf").write_bytes(seccomp.program(network=False, share=False))
+    (directory / "seccomp.bpf").write_bytes(seccomp.program(sockets="none", share=False))
     settings = LaunchSettings(
         name="sleeper", image_id="0123456789ab", image_mtime=MTIME, image_size=SIZE, memory_mib=32, processes=77,
         kernel_version="0", cmdline=("root=/dev/ubda",), state="ephemeral",

@@ -180,7 +180,7 @@ def bundle(
     libraries.put_beside(directory / "linux", compilers_library)
     interpreter = directory / "interpreter"
     strict = sandbox == "landlock"
-    (directory / "seccomp.bpf").write_bytes(seccomp.program(network=False, share=bool(shares), strict=strict))
+    (directory / "seccomp.bpf").write_bytes(seccomp.program(sockets="none", share=bool(shares), strict=strict))
     if strict:
         shutil.copy2(jail(), directory / "jail")
     source = image(init, root)

@@ -37,6 +37,7 @@ stderr. A piped or redirected stdin is typed into that terminal, with Ctrl-D at 
   --log FILE        append kernel messages to FILE instead of stderr
   --dry-run         print UML's command, one quoted word a line; start and write nothing
   --share DIR=PATH  give the guest the host's directory PATH at DIR, instead of the one that the recipe names
+  --port OLD=NEW    forward the host's port NEW instead of OLD, which the recipe names
   --user NAME       as whom UML runs when root starts it (default nobody)
   --allow-root      let UML run as root when you are root (or UMLBUILD_ALLOW_ROOT=1)
   --no-scope        in the caller's cgroup, where systemd would give the machine one of its own
@@ -104,15 +105,9 @@ if [ "${1-}" = --janitor ]; then # --janitor INSTANCE SCRATCH TERMINAL-SETTINGS
     exit 0
 fi
 
-# --- the sandbox ------------------------------------------------------------------------------------------
+# --- what else there is: the sandbox, and parts of the below ---------------------------------------------
 
-#@SANDBOX@
-
-#@FILTERS@
-
-#@COW@
-
-#@SCOPE@
+#@FUNCTIONS@
 
 # --- what was asked for -------------------------------------------------------------------------------
 
@@ -123,7 +118,7 @@ fi
 
 memory=${MEMORY_MIB}M cow='' timeout_s=$TIMEOUT_S log='' runtime='' agent='' notify=''
 ephemeral=$EPHEMERAL reboot=1 dry_run='' lifeline='' allow_root=${UMLBUILD_ALLOW_ROOT:-}
-no_sandbox='' no_scope='' run_as=nobody drop='' locked='' uid=$(id -u)
+no_sandbox='' no_scope='' ports='' run_as=nobody drop='' locked='' uid=$(id -u)
 
 # Of share number N: "ro" or "rw" in SHARE_MODES, its directory in the guest, SHARE_AT_N, and the host's, SHARE_OF_N.
 share_instead() { # DIR=PATH
@@ -157,7 +152,7 @@ while [ $# -gt 0 ]; do
         --lifeline) lifeline=1 ;;
         --no-sandbox) no_sandbox=1 ;;
         --no-scope) no_scope=1 ;;
-        --memory | --cow | --name | --timeout | --log | --share | --user | --runtime | --agent | --notify)
+        --memory | --cow | --name | --timeout | --log | --share | --port | --user | --runtime | --agent | --notify)
             [ $# -ge 2 ] || refuse "$1: a value is missing" "run --help"
             case $1 in
                 --memory) memory=$2 ;;
@@ -166,6 +161,7 @@ while [ $# -gt 0 ]; do
                 --timeout) timeout_s=$2 ;;
                 --log) log=$2 ;;
                 --share) share_instead "$2" ;;
+                --port) ports="$ports $2" ;;
                 --user) run_as=$2 ;;
                 --runtime) runtime=$2 ;;
                 --agent) agent="$agent $2" ;;
@@ -256,28 +252,11 @@ check_memory_dir() {
     fi
 }
 sandbox_check
-
-# check_share PATH: what the guest can read or write there must not be what keeps it in.
-check_share() {
-    [ -d "$1" ] || refuse "the share $1: there is no such directory" "mkdir it, or name another: --share DIR=PATH"
-    real=$(readlink -f -- "$1")/
-    while IFS=: read -r _ _ account _ _ home _; do
-        [ "$account" -eq 0 ] || [ "$account" -ge 1000 ] || continue
-        within "$home" && refuse "the share $1: contains the home directory $home" "share a directory below it"
-    done </etc/passwd
-    for path in "$bundle" "${XDG_STATE_HOME:-${HOME:-}/.local/state}/umlbuild" "${cow:-$bundle}" "${HOME:-}"; do
-        within "$path" && refuse "the share $1: contains $path, which the guest must not reach" "share another directory"
-    done
-}
-
-# within PATH: whether it lies in (or is) the directory $real.
-within() {
-    case $(readlink -f -- "${1:-/nonexistent}")/ in
-        //) return 1 ;; # accounts without a home
-        "$real"* | "$real"/*) return 0 ;;
-    esac
-    [ "$real" = // ]
-}
+for port in $ports; do
+    [ -n "$UPLINK" ] || refuse "--port $port: this machine has no network with transport = \"user\""
+    port_instead "$port"
+done
+[ -z "$UPLINK" ] || uplink_check
 
 share=0
 for _ in $SHARE_MODES; do
@@ -301,28 +280,6 @@ else
     case $base in /*) ;; *) base='' ;; esac
     { [ -z "$drop" ] && [ -n "$base" ] && [ -d "$base" ] && [ -w "$base" ] && plain_path "$base"; } || base=/tmp
 fi
-
-# The whole bundle is read and compared once; after that its files are known by size, times and inode.
-# SUMS is what cksum says of each: number, size, name.
-check_bundle() {
-    [ -n "$SUMS" ] || return 0
-    files=
-    while read -r _ _ name; do files="$files $name"; done <<END
-$SUMS
-END
-    # shellcheck disable=SC2086  # plain names
-    seen=$(cd "$bundle" && stat -c '%n %d %i %s %y' $files run 2>/dev/null | cksum)
-    checked=${cache:+$cache/umlbuild/checked-$NAME-${seen%% *}}
-    if [ -z "$checked" ] || [ ! -e "$checked" ]; then
-        # shellcheck disable=SC2086
-        sums=$(cd "$bundle" && cksum $files 2>/dev/null)
-        if [ "$sums" != "$SUMS" ]; then
-            wrong=$(printf '%s\n' "$SUMS" | grep -vxF -e "$sums" | head -n 1 | cut -d ' ' -f 3-)
-            refuse "$bundle/$wrong: is not the file that was built" "copy or build the bundle again"
-        fi
-        [ -z "$checked" ] || [ -n "$dry_run" ] || { mkdir -p "${checked%/*}" && : >"$checked"; } 2>/dev/null || :
-    fi
-}
 
 # --- where the guest's writes go ----------------------------------------------------------------------
 
@@ -406,6 +363,7 @@ command_to() {
         set -- "ubd0=$inst/root.cow,$inst/root.img" "$@"
     fi
     [ -z "$SHARE_MODES" ] || set -- "hostfs=$inst/share" "$@"
+    [ -z "$UPLINK" ] || set -- "vec$UPLINK:transport=bess,dst=$inst/net/uml,$UPLINK_VECTOR" "$@"
     set -- "mem=${memory_mib}M" umid=m "uml_dir=$inst/u/" quiet \
         con=null ssl=null con0=null,fd:2 con1=fd:0,fd:1 "$@"
     perform=$action
@@ -552,6 +510,8 @@ if [ -n "$drop" ]; then
         [ ! -e "$file" ] || chown "$drop_uid:$drop_gid" "$file"
     done
 fi
+
+[ -z "$UPLINK" ] || uplink_start
 
 # --- start -----------------------------------------------------------------------------------------------
 

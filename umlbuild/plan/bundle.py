@@ -10,6 +10,7 @@ from typing import Any
 import tomli_w
 
 from umlbuild.kinds.sandboxes import seccomp
+from umlbuild.kinds.transports.base import Sockets
 from umlbuild.lock import Lock
 from umlbuild.plan import cmdline, machine
 from umlbuild.plan.filters import filters_step
@@ -58,9 +59,7 @@ def plan_of(
         name=recipe.name,
         launcher=machine.launcher_of(recipe, words),
         filter=seccomp.program(
-            network=recipe.launch.sandbox.SOCKETS and any(net.transport.kind != "fd" for net in recipe.network),
-            share=bool(recipe.share),
-            strict=not recipe.launch.sandbox.SOCKETS,
+            sockets=_sockets(recipe), share=bool(recipe.share), strict=not recipe.launch.sandbox.SOCKETS
         ).hex(),
         runs_with=recipe.launch.sandbox.PROGRAMS,
         cmdline=" ".join(words),
@@ -72,6 +71,12 @@ def plan_of(
     bundle = Step(spec, f"bundle {recipe.name}", inputs)
     parts = {"kernel": kernel, "rootfs": root, "image": image, "bundle": bundle}
     return Plan(recipe.name, recipe, path, bundle, parts, mirrors)
+
+
+def _sockets(recipe: Recipe) -> Sockets:
+    """The most that any interface needs."""
+    wanted = {net.transport.SOCKETS for net in recipe.network}
+    return "network" if "network" in wanted else "unix" if "unix" in wanted else "none"
 
 
 def effective(recipe: Recipe) -> str:

@@ -28,7 +28,10 @@ def words_of(recipe: Recipe, file: str) -> tuple[str, ...]:
         words += ["rw", f"init={init.program}"]
         if image.root_flags:
             words.append(f"rootflags={image.root_flags}")
-    words += [vector_of(recipe, number) for number in range(len(recipe.network))]
+    words += [
+        vector_of(recipe, number) for number, net in enumerate(recipe.network)
+        if net.transport.kind != "user"  # the launcher makes its socket, and adds the word
+    ]  # fmt: skip
     if recipe.launch.trust_userspace:
         words.append("seccomp=on")
     if recipe.launch.cpus > 1:
@@ -43,9 +46,15 @@ def words_of(recipe: Recipe, file: str) -> tuple[str, ...]:
 def vector_of(recipe: Recipe, number: int) -> str:
     """`vecN:transport=…,…` of one interface. UML takes at most 20 options and checks nothing."""
     net = recipe.network[number]
-    options = [("transport", net.transport.kind), *net.transport.options(), ("mac", mac_of(recipe, number))]
-    options += [("depth", str(net.depth)), ("mtu", str(net.mtu)), ("gro", "1" if net.gro else "0")]
+    own = [("transport", net.transport.kind), *net.transport.options()]
     if (filter_file := file_of(net, number)) is not None:
-        options.append(("bpffile", filter_file))
-    assert len(options) <= 20
-    return f"vec{number}:" + ",".join(f"{name}={value}" for name, value in options)
+        own.append(("bpffile", filter_file))
+    assert len(own) + 4 <= 20
+    return f"vec{number}:" + ",".join(f"{name}={value}" for name, value in own) + "," + common_of(recipe, number)
+
+
+def common_of(recipe: Recipe, number: int) -> str:
+    """The options that every transport has."""
+    net = recipe.network[number]
+    options = [("mac", mac_of(recipe, number)), ("depth", str(net.depth)), ("mtu", str(net.largest))]
+    return ",".join(f"{name}={value}" for name, value in [*options, ("gro", "1" if net.gro else "0")])

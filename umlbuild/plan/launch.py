@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Iterable
 from importlib import resources
 
-from umlbuild.specs.launch import Disk, LaunchSettings
+from umlbuild.specs.launch import Disk, LaunchSettings, Uplink
 
-MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n", "#@FILTERS@\n", "#@COW@\n", "#@SCOPE@\n")
+MARKS = ("#@SETTINGS@\n", "#@FUNCTIONS@\n")
 
 
 def part(name: str) -> str:
@@ -29,15 +29,20 @@ PARTS = {
 """Sandbox → the files in `launcher/sandboxes/` that it is made of."""
 
 
+def functions(settings: LaunchSettings) -> str:
+    """The files of shell functions that this launcher needs, in one text."""
+    names = [f"sandboxes/{name}" for name in PARTS[settings.sandbox]]
+    names += ["filters/some" if settings.filters or settings.egress else "filters/none"]
+    names += ["disks/cow", "limits/scope", "checks/share", "checks/bundle"]
+    names += [] if settings.uplink is None else ["uplinks/user"]
+    return "\n".join(part(f"{name}.sh") for name in names)
+
+
 def render(settings: LaunchSettings) -> str:
     """The whole text of `run`."""
     text = template()
     assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in _assignments(settings))
-    filters = "some" if settings.filters or settings.egress else "none"
-    sandbox = "\n".join(part(f"sandboxes/{name}.sh") for name in PARTS[settings.sandbox])
-    names = (f"filters/{filters}", "disks/cow", "limits/scope")
-    parts = (assignments, sandbox, *(part(f"{name}.sh") for name in names))
-    for mark, filling in zip(MARKS, parts, strict=True):
+    for mark, filling in zip(MARKS, (assignments, functions(settings)), strict=True):
         before, found, after = text.partition(mark)
         assert found and mark not in after
         text = before + filling + after
@@ -86,10 +91,38 @@ def _assignments(settings: LaunchSettings) -> list[tuple[str, str]]:
         ("FILTERS", " ".join(settings.filters)),
         ("FILTERED_FDS", " ".join(map(str, settings.filtered_fds))),
         ("EGRESS", " ".join(":".join(row) for row in settings.egress)),
+        *_uplink(settings.uplink),
         ("SHARE_MODES", " ".join("rw" if share.writable else "ro" for share in settings.shares)),
         *((f"SHARE_AT_{number}", share.guest) for number, share in enumerate(settings.shares)),
         *((f"SHARE_OF_{number}", share.host) for number, share in enumerate(settings.shares)),
     ]
+
+
+def _uplink(settings: Uplink | None) -> list[tuple[str, str]]:
+    if settings is None:
+        return [("UPLINK", "")]
+    return [
+        ("UPLINK", str(settings.unit)),
+        ("UPLINK_VECTOR", settings.vector),
+        ("UPLINK_FORWARDS", " ".join(settings.forwards)),
+        ("UPLINK_OPTIONS", " ".join(_slirp(settings))),
+        ("UPLINK_LOOPBACK", _loopback(settings)),
+        ("UPLINK_PROGRAM", part("uplinks/user.pl")),
+    ]
+
+
+def _loopback(settings: Uplink) -> str:
+    """What of the host's loopback the guest may reach, as `uplinks/user.pl` wants it."""
+    if settings.host_loopback:
+        return "open"
+    return "replies" if any(forward.startswith("udp:") for forward in settings.forwards) else "shut"
+
+
+def _slirp(settings: Uplink) -> list[str]:
+    """Options of slirp4netns besides its sockets. Source: slirp4netns(1)."""
+    words = [f"--mtu={settings.mtu}"]
+    words += ["--disable-host-loopback"] if _loopback(settings) == "shut" else []
+    return words + (["--enable-ipv6"] if settings.ipv6 else [])
 
 
 def _evaluated(words: Iterable[str]) -> str:

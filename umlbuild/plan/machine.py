@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from umlbuild.kinds.size import bytes_of
-from umlbuild.plan import filters
+from umlbuild.kinds.transports.user import User
+from umlbuild.plan import cmdline, filters
 from umlbuild.plan.image import disks_of
 from umlbuild.plan.launch import render
 from umlbuild.recipe import Recipe
-from umlbuild.specs.launch import Disk, LaunchSettings, Share
+from umlbuild.specs.launch import Disk, LaunchSettings, Share, Uplink
 
 
 def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
@@ -41,6 +42,7 @@ def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
         sums="@SUMS@",
         host_network=any(net.transport.HOST_NETWORK for net in recipe.network),
         host_paths=tuple(dict.fromkeys(path for net in recipe.network for path in net.transport.host_paths)),
+        uplink=_uplink(recipe),
         shares=tuple(Share(host=s.host, guest=s.guest, writable=s.writable) for s in recipe.share),
         processes=recipe.launch.processes,
         filters=filters.files_of(recipe),
@@ -49,3 +51,18 @@ def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
         log_mib=bytes_of(recipe.launch.log_limit) >> 20,
     )
     return render(settings)
+
+
+def _uplink(recipe: Recipe) -> Uplink | None:
+    """The interface with transport = "user", of which there is one at most."""
+    for unit, net in enumerate(recipe.network):
+        if isinstance(net.transport, User):
+            return Uplink(
+                unit=unit,
+                vector=cmdline.common_of(recipe, unit),
+                mtu=net.largest,
+                host_loopback=net.transport.host_loopback,
+                ipv6=net.transport.ipv6,
+                forwards=net.transport.leads(net.address),
+            )
+    return None

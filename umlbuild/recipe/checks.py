@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable, Iterator
 
 from umlbuild.bpf import expression
 from umlbuild.kconfig import spelled
 from umlbuild.kinds.images.readonly import ReadOnlyKind
 from umlbuild.kinds.size import bytes_of
+from umlbuild.kinds.transports import user as slirp
 from umlbuild.recipe import Recipe
 from umlbuild.recipe.network import Network
 
@@ -141,6 +143,7 @@ def _network(recipe: Recipe) -> Iterator[str]:
             if gateway is not None and (":" in gateway) != (family == "6"):
                 yield f"{at}.gateway{family}: {gateway} is of the other family"
     yield from _twice("network: mac", [net.mac for net in recipe.network if net.mac])
+    yield from _user_networks(recipe)
     taps = [net.transport.ifname for net in recipe.network if net.transport.kind == "tap"]
     yield from _twice("network: transport.ifname", taps)
 
@@ -178,6 +181,29 @@ def _egress(net: Network, at: str) -> Iterator[str]:
         yield f"{at}: needs either allow or a file"
     for row, line in enumerate(net.egress.allow):
         yield from (f"{at}.allow[{row}]: {problem}" for problem in expression.problems(line))
+
+
+def _user_networks(recipe: Recipe) -> Iterator[str]:
+    """slirp4netns gives out one fixed network, to one machine."""
+    mine = [number for number, net in enumerate(recipe.network) if net.transport.kind == "user"]
+    for number in mine[1:]:
+        yield f"network[{number}].transport: network[{mine[0]}] is \"user\" already, and has the same addresses"
+    for number in mine:
+        net, at = recipe.network[number], f"network[{number}]"
+        assert isinstance(net.transport, slirp.User)
+        if "/" in net.address:
+            address = ipaddress.IPv4Interface(net.address)
+            if address.ip not in slirp.NETWORK or str(address.ip) in slirp.TAKEN:
+                yield (
+                    f"{at}.address: {net.address}: with transport \"user\" the guest is in {slirp.NETWORK}, and "
+                    f"{' and '.join(slirp.TAKEN)} are taken; use \"dhcp\" or {slirp.GUEST}/24"
+                )
+        if net.gateway not in (None, slirp.TAKEN[0]):
+            yield f"{at}.gateway: is {slirp.TAKEN[0]} with transport \"user\""
+        if net.address6 == "auto" and not net.transport.ipv6:
+            yield f"{at}.address6: nobody answers there; say transport.ipv6 = true, too"
+        if net.largest > slirp.MTU_LIMIT:
+            yield f"{at}.mtu: slirp4netns takes {slirp.MTU_LIMIT} at most"
 
 
 def _shares(recipe: Recipe) -> Iterator[str]:
@@ -236,7 +262,7 @@ def _sandbox(recipe: Recipe) -> Iterator[str]:
     """What a sandbox lets no machine have."""
     sandbox = recipe.launch.sandbox
     for number, net in enumerate(recipe.network):
-        if net.transport.SOCKETS and not sandbox.SOCKETS:
+        if net.transport.SOCKETS != "none" and not sandbox.SOCKETS:
             yield (
                 f"network[{number}].transport: {net.transport.kind} opens a socket, which launch.sandbox = "
                 f"{sandbox.kind!r} does not let it; use fd or tap, or launch.sandbox = \"bwrap\""

@@ -14,7 +14,7 @@ class Network(Model):
     """One interface; the first is vec0, the second vec1, and so on."""
 
     transport: Transport
-    """How frames leave UML: `tap`, `fd` or `bess`, with that transport's own fields."""
+    """How frames leave UML: `user` (rootless, no set-up), `tap`, `fd` or `bess`, with that transport's own fields."""
     address: Address4 = "dhcp"
     """IPv4: "dhcp", "none", or address and prefix length."""
     gateway: Address | None = None
@@ -27,8 +27,8 @@ class Network(Model):
     """Name servers, for /etc/resolv.conf."""
     mac: MacAddress | None = None
     """MAC address; a stable one derived from the recipe's name and the unit by default."""
-    mtu: int = Field(default=1500, ge=576, le=65_534)
-    """Largest packet, bytes. UML silently takes 1500 for anything else than 576..65534."""
+    mtu: int | None = Field(default=None, ge=576, le=65_534)
+    """Largest packet, bytes; 1500 by default, 9000 with transport `user`."""
     depth: int = Field(default=128, ge=1, le=1024)
     """Frames that are handled in one go."""
     gro: bool = True
@@ -37,3 +37,8 @@ class Network(Model):
     """Which frames the guest receives: an expression like "arp or tcp port 22", or `{ file = "rules.pcap" }`."""
     egress: Egress | None = None
     """Which frames the guest may send, where they come in at an interface of the host."""
+
+    @property
+    def largest(self) -> int:
+        """The MTU. Source: uml-facts 2.2: UML silently takes 1500 for anything else than 576..65534."""
+        return self.transport.MTU if self.mtu is None else self.mtu

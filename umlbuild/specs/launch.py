@@ -62,6 +62,21 @@ class Share(Model):
     writable: bool = False
 
 
+class Uplink(Model):
+    """The interface behind slirp4netns; the launcher knows the path of its socket."""
+
+    unit: Annotated[int, Field(ge=0)]
+    """vec<unit>"""
+    vector: Annotated[str, Field(pattern=r"^[a-z0-9:=,]+$")]
+    """Its options for UML, besides `transport` and `dst`."""
+    mtu: int
+    host_loopback: bool = False
+    """Whether the guest may reach the host's 127.0.0.1."""
+    ipv6: bool = False
+    forwards: tuple[Annotated[str, Field(pattern=r"^(tcp|udp)(:[0-9.]+){4}$")], ...] = ()
+    """protocol:address:port of the host:address:port of the guest."""
+
+
 class LaunchSettings(Model):
     """All that distinguishes one bundle's launcher from another's."""
 
@@ -101,6 +116,7 @@ class LaunchSettings(Model):
     """Whether a transport needs the host's network namespace."""
     host_paths: tuple[Word, ...] = ()
     """Devices and sockets of the host that transports open."""
+    uplink: Uplink | None = None
     shares: tuple[Share, ...] = ()
     processes: Annotated[int, Field(ge=1, le=1 << 22)] = 1024
     """How many processes and threads the machine may have on the host."""

@@ -16,6 +16,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 
+from umlbuild.kinds.transports.base import Sockets
+
 _AUDIT_ARCH_X86_64 = 0xC000003E
 _X32 = 0x40000000
 """Numbers from here on are the x32 ABI's: a second way to every call."""
@@ -69,7 +71,7 @@ _EVENTS = {
 # mconsole's socket.
 _SOCKETS = {"socketpair": 53, "bind": 49, "sendto": 44}
 # Transports that open a socket themselves.
-_NETWORK = {"connect": 42, "getsockname": 51, "getsockopt": 55}
+_CONNECT = {"connect": 42, "getsockname": 51, "getsockopt": 55}
 # What hostfs does in a share. Whether it may write is the mount's (or Landlock's) affair.
 _SHARE = {
     "symlink": 88, "link": 86, "rename": 82, "renameat2": 316, "mknod": 133, "mknodat": 259, "truncate": 76,
@@ -83,15 +85,16 @@ _MODES = ((2, 2), (257, 3), (90, 1), (91, 1), (133, 1), (259, 2))
 _IOCTL, _CLONE, _CLONE3, _SOCKET, _SOCKETPAIR, _SENDTO = 16, 56, 435, 41, 53, 44
 
 
-def program(*, network: bool, share: bool, strict: bool = False) -> bytes:
-    """The filter as an array of `struct sock_filter`; `network`: a transport opens sockets, `share`: hostfs is used,
-    `strict`: sockets cannot be opened, and attributes of files cannot be changed."""
-    assert not (strict and network)
+def program(*, sockets: Sockets, share: bool, strict: bool = False) -> bytes:
+    """The filter as an array of `struct sock_filter`; `sockets`: what transports open, `share`: hostfs is used,
+    `strict`: no socket at all can be opened, and attributes of files cannot be changed."""
+    assert not strict or sockets == "none"
     groups = [_PROCESSES, _MEMORY, _SIGNALS, _FILES, _EVENTS]
-    groups += [_NETWORK] * network + [_SHARE] * share
+    groups += [_CONNECT] * (sockets != "none") + [_SHARE] * share
     groups += [] if strict else [_SOCKETS, *[_ATTRIBUTES] * share]
     allowed = [number for group in groups for number in group.values() if number != _CLONE]
-    families = [] if strict else [AF_UNIX, *([AF_INET, AF_INET6, AF_NETLINK, AF_PACKET] if network else [])]
+    families = [] if strict else [AF_UNIX]
+    families += [AF_INET, AF_INET6, AF_NETLINK, AF_PACKET] if sockets == "network" else []
     code = [
         (_LD, 0, 0, _ARCH), (_JEQ, 1, 0, _AUDIT_ARCH_X86_64), (_RET, 0, 0, _EPERM),
         (_LD, 0, 0, _NR), (_JGE, 0, 1, _X32), (_RET, 0, 0, _EPERM),

@@ -7,6 +7,7 @@ from pydantic import Field
 from umlbuild.kinds.transports.bess import Bess
 from umlbuild.kinds.transports.fd import Fd
 from umlbuild.kinds.transports.tap import Tap
+from umlbuild.kinds.transports.user import User
 
-Transport = Annotated[Tap | Bess | Fd, Field(discriminator="kind")]
-KINDS = (Tap, Bess, Fd)
+Transport = Annotated[Tap | Bess | Fd | User, Field(discriminator="kind")]
+KINDS = (Tap, Bess, Fd, User)

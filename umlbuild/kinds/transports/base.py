@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from umlbuild.specs.model import Model
+
+Sockets = Literal["none", "unix", "network"]
 
 
 class TransportModel(Model):
@@ -15,6 +17,12 @@ class TransportModel(Model):
 
     HOST_NETWORK: ClassVar[bool] = False
     """Whether it works in the host's network namespace only."""
+
+    MTU: ClassVar[int] = 1500
+    """The largest packet, where the recipe does not say it."""
+
+    SOCKETS: ClassVar[Sockets] = "network"
+    """Which sockets UML opens and connects for it; the sandbox's filter lets no others through."""
 
     FILTERED: ClassVar[bool] = False
     """Whether UML receives whole frames on a socket, to which it can attach a filter (`bpffile=`). Not so of a tunnel's
@@ -35,8 +43,6 @@ class TransportModel(Model):
     def filtered_fd(self) -> int | None:
         """The inherited descriptor that must be a socket for a filter to work."""
         return None
-    SOCKETS: ClassVar[bool] = True
-    """Whether UML opens a socket for it."""
 
     @property
     def host_paths(self) -> tuple[str, ...]:

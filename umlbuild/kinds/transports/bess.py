@@ -1,7 +1,8 @@
 """`transport = { kind = "bess", dst = "/run/user/1000/net.sock" }`: a SOCK_SEQPACKET unix socket.
 
-Needs no privilege at all. `slirp4netns --target-type=bess SOCKET` answers there with DHCP, DNS and
-access to the outside; any program that speaks Ethernet frames over such a socket will do.
+Needs no privilege at all. `umlbuild hub SOCKET --uplink` answers there: a network of several machines with DHCP, DNS
+and access to the outside (for one machine alone, transport "user" is simpler). Any program that speaks Ethernet frames
+over such a socket will do.
 
 Source: arch/um/drivers/vector_user.c user_init_unix_fds; uml-facts 2.2; experiments F.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from umlbuild.kinds.transports.base import TransportModel
+from umlbuild.kinds.transports.base import Sockets, TransportModel
 from umlbuild.kinds.transports.names import SocketPath
 
 
@@ -18,6 +19,7 @@ class Bess(TransportModel):
     """A unix socket that somebody listens on."""
 
     FILTERED: ClassVar[bool] = True
+    SOCKETS: ClassVar[Sockets] = "unix"
 
     kind: Literal["bess"] = "bess"
     dst: SocketPath

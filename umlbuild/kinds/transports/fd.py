@@ -11,14 +11,14 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from umlbuild.kinds.transports.base import TransportModel
+from umlbuild.kinds.transports.base import Sockets, TransportModel
 
 
 class Fd(TransportModel):
     """An inherited descriptor."""
 
     FILTERED: ClassVar[bool] = True
-    SOCKETS: ClassVar[bool] = False
+    SOCKETS: ClassVar[Sockets] = "none"
 
     kind: Literal["fd"] = "fd"
     fd: int = Field(ge=3, le=1023)

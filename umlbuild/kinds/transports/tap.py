@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-from umlbuild.kinds.transports.base import TransportModel
+from umlbuild.kinds.transports.base import Sockets, TransportModel
 from umlbuild.kinds.transports.names import Ifname
 
 
@@ -19,7 +19,7 @@ class Tap(TransportModel):
 
     HOST_NETWORK: ClassVar[bool] = True
     EGRESS: ClassVar[bool] = True
-    SOCKETS: ClassVar[bool] = False
+    SOCKETS: ClassVar[Sockets] = "none"
 
     kind: Literal["tap"] = "tap"
     ifname: Ifname

@@ -54,6 +54,7 @@ enter() {
         share=$((share + 1))
     done
     for file in $FILTERS; do set -- --ro-bind "$inst/$file" "$inst/$file" "$@"; done
+    [ -z "$UPLINK" ] || set -- --ro-bind "$inst/net/uml" "$inst/net/uml" "$@"
     for path in $HOST_PATHS; do set -- --dev-bind "$path" "$path" "$@"; done
     if [ -n "$memory_dir" ]; then
         set -- --bind "$inst/memory" /dev/shm --dir /dev/shm/u "$@"
@@ -74,6 +75,21 @@ enter() {
         --setenv TMPDIR /dev/shm \
         --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --hostname "$NAME" \
         --die-with-parent --new-session --cap-drop ALL --seccomp 3 --info-fd 4 --block-fd 8 "$@"
+}
+
+# uplink_jail WORD...: run these words of slirp4netns in a sandbox of its own (its parser meets the guest's frames). It
+# needs the host's network, and sees its program with libraries, its sockets, and a copy of the host's resolv.conf.
+uplink_jail() {
+    program=$1
+    set -- --chdir "$inst" --remount-ro / -- "$@"
+    for file in "$program" $(ldd "$program" 2>/dev/null | sed -n 's#^.*[[:space:]]\(/[^ ]*\) (0x[0-9a-f]*)$#\1#p'); do
+        set -- --ro-bind "$file" "$file" "$@"
+    done
+    set -- --ro-bind-try /etc/ld.so.cache /etc/ld.so.cache --ro-bind "$inst/net/resolv.conf" /etc/resolv.conf \
+        --bind "$inst/net/slirp" "$inst/net/slirp" --dev-bind /dev/null /dev/null --dev-bind /dev/urandom /dev/urandom "$@"
+    [ "$uid" != 0 ] || [ -n "$drop" ] || set -- --uid 65534 --gid 65534 "$@"
+    uplink_exec "$bwrap" --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try \
+        --hostname uplink --die-with-parent --new-session --cap-drop ALL "$@"
 }
 
 # The name by which UML knows the image: a COW file with another would be rewritten by it.

@@ -19,6 +19,9 @@ enter() {
     "$action" env -i PATH=/usr/bin:/bin "TERM=${TERM:-linux}" "TMPDIR=$memory_dir" $no_aslr "$@"
 }
 
+# uplink_jail WORD...: run these words of slirp4netns, which then has a filter of system calls, and nothing else.
+uplink_jail() { uplink_exec setpriv --pdeathsig KILL --no-new-privs "$@"; }
+
 # The name by which UML knows the image: a COW file with another would be rewritten by it.
 backing() { printf %s "$image"; }
 
