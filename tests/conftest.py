@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 NEED_KERNELS = {
@@ -19,6 +20,11 @@ MANY = 300
 """Tests before those, for which a build in the background pays."""
 
 _warmup = pytest.StashKey[subprocess.Popen[bytes]]()
+
+
+# A busy machine makes no property wrong; pytest-timeout ends what hangs.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
 
 
 def pytest_configure() -> None:

@@ -17,7 +17,7 @@ from umlbuild.attack.program import Program
 
 NAMESPACE = ("unshare", "--user", "--map-root-user", "--net", "--")
 """Packet sockets are those of an empty network."""
-SLOW_S = 1.0
+SLOW_S = 10
 ENVIRONMENT = {"PATH": os.environ["PATH"], "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1"}
 
 _OPTIONS = ("--rx", "--ro", "--rw", "--rwx", "--dev", "--filter", "--hold", "--fd", "--buffer", "--", "-", "")
