@@ -14,6 +14,7 @@ import tomli_w
 from umlbuild.host.store import Store
 from umlbuild.kinds import symbols
 from umlbuild.project import plan_recipe
+from umlbuild.runtime.machine import Machine
 
 PROJECT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("UMLBUILD_CACHE") or PROJECT / "cache")
@@ -96,3 +97,14 @@ def output_of_build(path: Path, project: Path, verb: str = "build") -> str:
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
     return done.stdout
+
+
+def started(bundle: Path, *options: str, allow_root: bool = True) -> Machine:
+    """The machine of a bundle, up; what it writes is forgotten."""
+    machine = Machine.start(bundle, ephemeral=True, allow_root=allow_root, timeout_s=300, options=options)
+    try:
+        machine.wait_up(120)
+    except BaseException:
+        machine.close()
+        raise
+    return machine

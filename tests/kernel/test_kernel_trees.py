@@ -12,8 +12,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -128,14 +126,6 @@ def test_what_moves_the_key_of_a_tree(tmp_path: Path) -> None:
     assert keys() == first
     (root / "init/main.c").chmod(0o755)
     assert keys() != first, "a script's mode matters to make"
-
-
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    """A directory that every user may go through; pytest's own are private."""
-    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @functools.cache

@@ -6,7 +6,6 @@ import contextlib
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,28 +13,11 @@ from typing import Any
 import bundles
 import oddhosts
 import pytest
+from bundles import started
 
 from umlbuild.runtime.machine import Machine
 
 pytestmark = [pytest.mark.boot, pytest.mark.build, pytest.mark.timeout(1800)]
-
-
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    """A directory that every user can reach (pytest's own are closed)."""
-    with tempfile.TemporaryDirectory(prefix="umlbuild-test-", dir="/var/tmp") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-def started(bundle: Path, *options: str, allow_root: bool = True) -> Machine:
-    machine = Machine.start(bundle, ephemeral=True, allow_root=allow_root, timeout_s=200, options=options)
-    try:
-        machine.wait_up(100)
-    except BaseException:
-        machine.close()
-        raise
-    return machine
 
 
 def uml_processes(machine: Machine) -> list[Path]:

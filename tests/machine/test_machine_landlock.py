@@ -13,14 +13,14 @@ from pathlib import Path
 import bundles
 import oddhosts
 import pytest
-from test_machine_jail import open_place, started, status_of, statuses, uml_processes
+from bundles import started
+from test_machine_jail import status_of, statuses, uml_processes
 
 from umlbuild.runtime.failures import MachineError
 from umlbuild.runtime.machine import Machine
 from umlbuild.runtime.mconsole import MconsoleError
 
 pytestmark = [pytest.mark.boot, pytest.mark.build, pytest.mark.timeout(1800)]
-__all__ = ["open_place"]
 
 KERNELS = {"6.1": lambda: bundles.PREBUILT, "7.x": bundles.source_7}
 NEEDS_NAMESPACES = pytest.mark.skipif(bool(oddhosts.why_not()), reason=oddhosts.why_not())

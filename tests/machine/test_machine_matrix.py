@@ -10,6 +10,7 @@ from typing import Any
 
 import bundles
 import pytest
+from bundles import started
 
 from umlbuild.runtime.failures import AgentLost, MachineError
 from umlbuild.runtime.machine import Machine
@@ -107,16 +108,6 @@ def tell(machine: Machine) -> None:
         with contextlib.suppress(MachineError):
             print(command, machine.mconsole(command))
     print(*machine.console.lines(), sep="\n")
-
-
-def started(bundle: Path) -> Machine:
-    machine = Machine.start(bundle, ephemeral=True, allow_root=True, timeout_s=300)
-    try:
-        machine.wait_up(120)
-    except BaseException:
-        machine.close()
-        raise
-    return machine
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import bundles
 import pytest
-from test_machine_matrix import run, started
+from bundles import started
+from test_machine_matrix import run
 
 from umlbuild.attack.program import Program
 from umlbuild.kinds.sandboxes import seccomp

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import bundles
 import pytest
-from test_machine_matrix import run, started
+from bundles import started
+from test_machine_matrix import run
 
 pytestmark = [pytest.mark.boot, pytest.mark.build, pytest.mark.timeout(1800)]
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import bundles
 import pytest
 import world
+from bundles import started
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -206,7 +207,7 @@ def children_of(pid: int) -> list[int]:
 
 
 def meet(left: Path, right: Path) -> None:
-    with machine(left) as one, machine(right) as other:
+    with started(left) as one, started(right) as other:
         addresses = [address_of(each) for each in (one, other)]
         assert len(set(addresses)) == 2
         for each in (one, other):
@@ -216,16 +217,6 @@ def meet(left: Path, right: Path) -> None:
         while (got := other.exec(world.get(addresses[0]), timeout_s=30).stdout) != b"guest\n":
             assert time.monotonic() < deadline, got
             time.sleep(0.3)
-
-
-def machine(bundle: Path) -> Machine:
-    started = Machine.start(bundle, ephemeral=True, allow_root=True, timeout_s=200)
-    try:
-        started.wait_up(100)
-    except BaseException:
-        started.close()
-        raise
-    return started
 
 
 def address_of(each: Machine) -> str:

@@ -7,15 +7,14 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import bundles
 import pytest
 import world
+from bundles import started
 from world import NAME, OUTSIDE, OUTSIDE6, PAGE, RESOLVER
 
 from umlbuild.runtime.machine import Machine
@@ -39,24 +38,6 @@ def data(name: str, kernel: dict[str, Any] = bundles.PREBUILT, init: Any = "busy
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return bundles.build(data("online"), tmp_path_factory.mktemp("project"))
-
-
-@pytest.fixture
-def open_place() -> Iterator[Path]:
-    """A directory that every user can reach."""
-    with tempfile.TemporaryDirectory(prefix="umlbuild-test-", dir="/var/tmp") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-def started(bundle: Path, *options: str, allow_root: bool = True) -> Machine:
-    machine = Machine.start(bundle, ephemeral=True, allow_root=allow_root, timeout_s=200, options=options)
-    try:
-        machine.wait_up(100)
-    except BaseException:
-        machine.close()
-        raise
-    return machine
 
 
 def said(machine: Machine, command: str) -> bytes:

@@ -105,7 +105,7 @@ if [ "${1-}" = --janitor ]; then # --janitor INSTANCE SCRATCH TERMINAL-SETTINGS
     exit 0
 fi
 
-# --- what else there is: the sandbox, and parts of the below ---------------------------------------------
+# --- functions: the sandbox, filters, limits, checks, COW files, the uplink -------------------------------
 
 #@FUNCTIONS@
 
@@ -118,7 +118,7 @@ fi
 
 memory=${MEMORY_MIB}M cow='' timeout_s=$TIMEOUT_S log='' runtime='' agent='' notify=''
 ephemeral=$EPHEMERAL reboot=1 dry_run='' lifeline='' allow_root=${UMLBUILD_ALLOW_ROOT:-}
-no_sandbox='' no_scope='' ports='' run_as=nobody drop='' locked='' uid=$(id -u)
+no_sandbox='' no_scope='' probing='' ports='' run_as=nobody drop='' locked='' uid=$(id -u)
 
 # Of share number N: "ro" or "rw" in SHARE_MODES, its directory in the guest, SHARE_AT_N, and the host's, SHARE_OF_N.
 share_instead() { # DIR=PATH
@@ -578,7 +578,6 @@ elif [ -p /proc/self/fd/2 ]; then
     if (: >/proc/$$/fd/2) 2>/dev/null; then exec 5>/proc/self/fd/2; fi
 fi
 
-probing=
 await() { # the real status of process $uml, however often a signal wakes us
     while :; do
         wait "$uml" 2>/dev/null # dash would say "Aborted"

@@ -1,6 +1,6 @@
 """One running machine: started through its bundle's launcher, watched, spoken to, ended; nothing of it stays behind.
 
-The one place besides `umlbuild.host.process` that starts a program: a launcher lives longer than a call. It gets
+A launcher lives longer than a call, so it is not started by `umlbuild.host.process`. It gets
 descriptors of its own (UML makes what it is given non-blocking), sits in a session of its own, and ends the machine
 when its stdin, a pipe that only we hold, reaches its end: so the machine also ends when we are killed. That works
 from any thread, where the parent-death signal would fire when the starting thread ends.
