@@ -62,6 +62,14 @@ def _weak(recipe: Recipe) -> Iterator[str]:
         yield "launch.trust_userspace: every program in the guest can reach all of the guest's memory"
     if not recipe.launch.sandbox.CONFINES:
         yield "launch.sandbox = none: guest root can reach what the user can who starts the machine"
+    for number, net in enumerate(recipe.network):
+        kind = net.transport.kind
+        if net.transport.host_network:
+            yield f"network[{number}]: {kind}: code in the UML process can use the host's network"
+        if net.transport.capabilities:
+            yield f"network[{number}]: {kind}: such code can also read and send any frame there (CAP_NET_RAW)"
+        if getattr(net.transport, "allow_guest_bpf", False):
+            yield f"network[{number}].transport.allow_guest_bpf: guest root can replace the filter of what it receives"
     for share in recipe.share:
         if share.writable:
             yield f"share {share.guest}: the guest writes to {share.host}"

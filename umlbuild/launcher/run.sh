@@ -108,6 +108,8 @@ fi
 
 #@SANDBOX@
 
+#@NETWORK@
+
 # --- what was asked for -------------------------------------------------------------------------------
 
 # Started with closed descriptors (a daemon's child)? The next file opened would take their place.
@@ -270,6 +272,8 @@ for _ in $SHARE_MODES; do
     eval "check_share \"\$SHARE_OF_$share\""
     share=$((share + 1))
 done
+
+[ -n "$dry_run" ] || network_check
 
 for fd in $agent; do
     { number "$fd" && [ "$fd" -ge 20 ] && [ -e "/proc/self/fd/$fd" ]; } ||

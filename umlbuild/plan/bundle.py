@@ -9,15 +9,16 @@ from typing import Any
 
 import tomli_w
 
+from umlbuild.errors import RecipeError
 from umlbuild.kinds.sandboxes import seccomp
 from umlbuild.lock import Lock
-from umlbuild.plan import cmdline, machine
+from umlbuild.plan import cmdline, hostnet, machine
 from umlbuild.plan.image import disk_steps, image_step, tools_step
 from umlbuild.plan.inputs import Files, Identity
 from umlbuild.plan.kernel import kernel_step
 from umlbuild.plan.rootfs import rootfs_step
 from umlbuild.plan.step import Step
-from umlbuild.recipe import Recipe
+from umlbuild.recipe import Recipe, network_checks
 from umlbuild.specs.bundle import BundleSpec
 
 
@@ -51,12 +52,16 @@ def plan_of(
     root = rootfs_step(recipe, lock, files, identity, kernel)
     tools = tools_step(recipe, lock)
     image = image_step(recipe, root, tools)
+    old = [*network_checks.too_old(recipe, recipe.kernel.source.version_of(lock.kernel[0] if lock.kernel else None))]
+    if old:
+        raise RecipeError([f"{files.file}: {problem}" for problem in old])
     words = cmdline.words_of(recipe, files.file)
     spec = BundleSpec(
         name=recipe.name,
         launcher=machine.launcher_of(recipe, words),
+        net=hostnet.script_of(recipe),
         filter=seccomp.program(
-            network=any(net.transport.kind != "fd" for net in recipe.network), share=bool(recipe.share)
+            network=any(net.transport.opens_sockets for net in recipe.network), share=bool(recipe.share)
         ).hex(),
         cmdline=" ".join(words),
         recipe=effective(recipe),

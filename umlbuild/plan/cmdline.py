@@ -7,9 +7,21 @@ Source: uml-facts 1 (limits, root names) and 2.2 (vector options).
 from __future__ import annotations
 
 from umlbuild.errors import RecipeError
+from umlbuild.kinds.transports.base import FIRST_DESCRIPTOR
 from umlbuild.plan.guest import mac_of
 from umlbuild.plan.image import device_of, overlay_disk_of
 from umlbuild.recipe import Recipe
+from umlbuild.specs.launch import PacketSocket
+
+MAX_OPTIONS = 20
+"""Of one interface; UML writes beyond its table without a word. Source: vector_user.h MAXVARGS."""
+
+UML_HEADROOM = 2
+"""What UML takes without the option. Source: vector_kern.c DEFAULT_HEADROOM (the HOWTO says 32)."""
+
+UNSET_FIELDS = ("gre", "l2tpv3")
+"""Transports whose flags (sequence, counter, udp and both "pin_") UML sets but never clears, in memory that it does not
+clear either: the kernel must. Source: vector_transports.c; kernel-parameters.txt init_on_alloc."""
 
 LIMIT = 4096 - 1024
 """COMMAND_LINE_SIZE of arch/um less what the launcher may add."""
@@ -28,6 +40,8 @@ def words_of(recipe: Recipe, file: str) -> tuple[str, ...]:
         if image.root_flags:
             words.append(f"rootflags={image.root_flags}")
     words += [vector_of(recipe, number) for number in range(len(recipe.network))]
+    if any(net.transport.kind in UNSET_FIELDS for net in recipe.network):
+        words.append("init_on_alloc=1")
     if recipe.launch.trust_userspace:
         words.append("seccomp=on")
     if recipe.launch.cpus > 1:
@@ -42,7 +56,22 @@ def words_of(recipe: Recipe, file: str) -> tuple[str, ...]:
 def vector_of(recipe: Recipe, number: int) -> str:
     """`vecN:transport=…,…` of one interface. UML takes at most 20 options and checks nothing."""
     net = recipe.network[number]
-    options = [("transport", net.transport.kind), *net.transport.options(), ("mac", mac_of(recipe, number))]
-    options += [("depth", str(net.depth)), ("mtu", str(net.mtu)), ("gro", "1" if net.gro else "0")]
-    assert len(options) <= 20
+    options = [("transport", net.transport.name), *net.transport.options()]
+    if (socket := packet_socket_of(recipe, number)) is not None:
+        options.append(("fd", str(socket.fd)))
+    options += [("mac", mac_of(recipe, number)), ("depth", str(net.depth)), ("mtu", str(net.mtu))]
+    options.append(("gro", str(int(net.gro))))
+    if net.headroom != UML_HEADROOM:
+        options.append(("headroom", str(net.headroom)))
+    if not net.vec:
+        options.append(("vec", "0"))
+    assert len(options) <= MAX_OPTIONS and all(value for _, value in options)
     return f"vec{number}:" + ",".join(f"{name}={value}" for name, value in options)
+
+
+def packet_socket_of(recipe: Recipe, number: int) -> PacketSocket | None:
+    """The socket that must be open when UML starts: of `raw` by descriptor."""
+    transport = recipe.network[number].transport
+    if transport.kind != "raw" or transport.via != "descriptor":
+        return None
+    return PacketSocket(fd=FIRST_DESCRIPTOR + number, ifname=transport.ifname)

@@ -8,7 +8,7 @@ from importlib import resources
 
 from umlbuild.specs.launch import Disk, LaunchSettings
 
-MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n")
+MARKS = ("#@SETTINGS@\n", "#@SANDBOX@\n", "#@NETWORK@\n")
 
 
 def template() -> str:
@@ -21,11 +21,16 @@ def sandbox(kind: str) -> str:
     return (resources.files("umlbuild.launcher") / "sandboxes" / f"{kind}.sh").read_text()
 
 
+def network() -> str:
+    """The shell functions that look at what interfaces need."""
+    return (resources.files("umlbuild.launcher") / "network.sh").read_text()
+
+
 def render(settings: LaunchSettings) -> str:
     """The whole text of `run`."""
     text = template()
     assignments = "".join(f"{name}={shlex.quote(value)}\n" for name, value in _assignments(settings))
-    for mark, filling in zip(MARKS, (assignments, sandbox(settings.sandbox)), strict=True):
+    for mark, filling in zip(MARKS, (assignments, sandbox(settings.sandbox), network()), strict=True):
         before, found, after = text.partition(mark)
         assert found and mark not in after
         text = before + filling + after
@@ -70,6 +75,11 @@ def _assignments(settings: LaunchSettings) -> list[tuple[str, str]]:
         ("SUMS", settings.sums),
         ("HOST_NETWORK", _flag(settings.host_network)),
         ("HOST_PATHS", " ".join(settings.host_paths)),
+        ("FILTER_FILES", " ".join(settings.filter_files)),
+        ("CAPABILITIES", " ".join(settings.capabilities)),
+        ("DESCRIPTORS", " ".join(map(str, settings.descriptors))),
+        # FD:IFNAME:FILTER, the filter's file in the bundle or nothing
+        ("PACKET_SOCKETS", " ".join(f"{s.fd}:{s.ifname}:{s.filter or ''}" for s in settings.packet_sockets)),
         ("SHARE_MODES", " ".join("rw" if share.writable else "ro" for share in settings.shares)),
         *((f"SHARE_AT_{number}", share.guest) for number, share in enumerate(settings.shares)),
         *((f"SHARE_OF_{number}", share.host) for number, share in enumerate(settings.shares)),

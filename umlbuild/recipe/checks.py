@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from umlbuild.kconfig import spelled
 from umlbuild.kinds.images.readonly import ReadOnlyKind
 from umlbuild.kinds.size import bytes_of
-from umlbuild.recipe import Recipe
+from umlbuild.recipe import Recipe, managers, network_checks
 
 MINIMUM_MEMORY = 32 << 20
 """UML boots Debian's shell with 16 MiB; below 32 MiB nothing useful runs (uml-facts 1.3)."""
@@ -24,7 +24,7 @@ def problems(recipe: Recipe) -> list[str]:
         *_rootfs(recipe),
         *_paths(recipe),
         *_disks(recipe),
-        *_network(recipe),
+        *network_checks.problems(recipe),
         *_shares(recipe),
         *_launch(recipe),
         *_hardening(recipe),
@@ -95,11 +95,9 @@ def _paths(recipe: Recipe) -> Iterator[str]:
         "/etc/fstab": "disks, tmpfs and image",
         "/etc/hostname": "rootfs.hostname",
         "/etc/hosts": "rootfs.hosts",
-        "/etc/network/interfaces": "network",
         "/etc/localtime": "rootfs.timezone",
+        **dict.fromkeys(managers.files_of(recipe), "network"),
     }
-    if not recipe.network:
-        del owners["/etc/network/interfaces"]
     for field in ("files", "directories", "symlinks"):
         for number, item in enumerate(getattr(root, field)):
             at = f"rootfs.{field}[{number}]"
@@ -120,25 +118,6 @@ def _disks(recipe: Recipe) -> Iterator[str]:
     most = 14 - (isinstance(recipe.image, ReadOnlyKind) and recipe.image.overlay == "disk")
     if len(recipe.disk) > most:
         yield f"disk: {len(recipe.disk)} disks; {most} are possible (ubda is the root's, ubdp the host's)"
-
-
-def _network(recipe: Recipe) -> Iterator[str]:
-    version = recipe.kernel.source.version_of()
-    for number, net in enumerate(recipe.network):
-        at = f"network[{number}]"
-        if version is not None and version < net.transport.MINIMUM:
-            least = ".".join(map(str, net.transport.MINIMUM))
-            yield f"{at}.transport: {net.transport.kind} needs kernel {least} or newer"
-        for family, address, gateway in (("", net.address, net.gateway), ("6", net.address6, net.gateway6)):
-            if gateway is not None and "/" not in address:
-                yield f"{at}.gateway{family}: needs a fixed address{family}"
-            if "/" in address and (":" in address) != (family == "6"):
-                yield f"{at}.address{family}: {address} is of the other family"
-            if gateway is not None and (":" in gateway) != (family == "6"):
-                yield f"{at}.gateway{family}: {gateway} is of the other family"
-    yield from _twice("network: mac", [net.mac for net in recipe.network if net.mac])
-    taps = [net.transport.ifname for net in recipe.network if net.transport.kind == "tap"]
-    yield from _twice("network: transport.ifname", taps)
 
 
 def _shares(recipe: Recipe) -> Iterator[str]:
@@ -180,13 +159,6 @@ def _trust(recipe: Recipe) -> Iterator[str]:
         yield "launch.trust_userspace: this kernel runs programs by ptrace only; use one from 7.0 on"
     if launch.cpus > 1 and source.kind == "prebuilt":
         yield "launch.cpus: the distribution's kernels know one CPU; build one from source"
-    if launch.cpus > 1:
-        for number, net in enumerate(recipe.network):
-            if net.transport.kind == "tap":
-                yield (
-                    f"network[{number}].transport: tap panics a kernel with several CPUs when the interface comes up "
-                    "(vector_reset_stats); use bess or fd"
-                )
     if recipe.launch.pin and len(set(launch.pin)) != len(launch.pin):
         yield "launch.pin: a CPU is there twice"
     if any(not 0 <= cpu <= 4095 for cpu in launch.pin):

@@ -11,11 +11,11 @@ class BundleSpec(Spec):
     """The bundle stage. Inputs `kernel`, `image`, and `disk0`, `disk1`, … for data disks.
 
     Output: `linux`, `lib/` (of a dynamic kernel: its loader and libraries), `root.img`, `disk<N>.img`,
-    `seccomp.bpf`, `run` (0755), `manifest.toml`, `recipe.toml`.
+    `seccomp.bpf`, `run` and `net` (0755), `manifest.toml`, `recipe.toml`.
     """
 
     STAGE: ClassVar[str] = "bundle"
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 5
 
     name: str
     launcher: str
@@ -24,6 +24,8 @@ class BundleSpec(Spec):
     `@DISK0_MTIME@`, `@DISK0_ID@` and so on, `@KERNEL_RELEASE@`, `@INTERPRETER@` and `@SUMS@` (all other files
     as cksum prints them).
     """
+    net: str = ""
+    """The text of `net`, which makes the host's side of the network; "": there is none to make."""
     filter: str
     """The sandbox's filter of system calls (an array of struct sock_filter), as hexadecimal digits."""
     cmdline: str

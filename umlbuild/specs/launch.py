@@ -60,6 +60,19 @@ class Share(Model):
     writable: bool = False
 
 
+class PacketSocket(Model):
+    """A socket on an interface of the host that is open when UML starts, as descriptor `fd`.
+
+    AF_PACKET, SOCK_RAW, protocol 0; then the filter is attached and locked (SO_ATTACH_FILTER, SO_LOCK_FILTER); then it
+    is bound to the interface with ETH_P_ALL: in this order no frame gets past the filter. It is not close-on-exec.
+    """
+
+    fd: Annotated[int, Field(ge=200, le=1023)]
+    ifname: Annotated[str, Field(pattern=r"^[!-~]{1,15}$")]
+    filter: FileName | None = None
+    """A file of the bundle with a classic BPF program (an array of struct sock_filter, host byte order)."""
+
+
 class LaunchSettings(Model):
     """All that distinguishes one bundle's launcher from another's."""
 
@@ -99,6 +112,14 @@ class LaunchSettings(Model):
     """Whether a transport needs the host's network namespace."""
     host_paths: tuple[Word, ...] = ()
     """Devices and sockets of the host that transports open."""
+    filter_files: tuple[Word, ...] = ()
+    """Files of the host with classic BPF programs that UML reads, and fails open without."""
+    capabilities: tuple[Literal["net_raw"], ...] = ()
+    """What UML needs over the network namespace that the launcher is started in."""
+    descriptors: tuple[Annotated[int, Field(ge=20, le=199)], ...] = ()
+    """Descriptors that whoever starts the launcher has opened for transports."""
+    packet_sockets: tuple[PacketSocket, ...] = ()
+    """Sockets for transports. So far the launcher does not open them: they must be inherited."""
     shares: tuple[Share, ...] = ()
     log_mib: Annotated[int, Field(gt=0)] = 64
     """Where `run --log` stops to write, in MiB."""
