@@ -146,16 +146,21 @@ def test_vde(shelf: Path) -> None:
         built.append(bundles.build(data, shelf))
     options = ["--no-sandbox"]
     with (
-        place(shelf),
-        subprocess.Popen(["vde_switch", "-s", "/mnt/vde"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as switch,
-        started(built[0], root=True, options=options) as one,
-        started(built[1], root=True, options=options) as two,
+        place(shelf), switch(),
+        started(built[0], root=True, options=options) as one, started(built[1], root=True, options=options) as two,
     ):  # fmt: skip
+        machine_and_machine(one, two, 1)
+
+
+@contextlib.contextmanager
+def switch() -> Iterator[None]:
+    """A vde_switch, which ends after its machines: see what docs/network.md says of the other side's end."""
+    with subprocess.Popen(["vde_switch", "-s", "/mnt/vde"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
-            machine_and_machine(one, two, 1)
+            yield
         finally:
-            switch.terminate()
-            switch.communicate(timeout=10)
+            process.terminate()
+            process.communicate(timeout=10)
 
 
 @pytest.mark.parametrize(("via", "heard"), [("kernel", True), ("descriptor", False)])
