@@ -3,6 +3,7 @@
 Needs no privilege at all, and no network of the host. `slirp4netns --target-type=bess SOCKET` answers there with DHCP,
 DNS and access to the outside; any program that speaks Ethernet frames over such a socket will do. UML connects when
 the interface comes up, and never listens: the other side must be there before, and two machines need a hub between.
+It must stay longer than the machine, too: at the socket's end UML's kernel is busy for ever.
 
 Source: arch/um/drivers/vector_user.c user_init_unix_fds; uml-facts 2.2; experiments F.
 """
