@@ -95,7 +95,7 @@ def output_of_build(path: Path, project: Path, verb: str = "build") -> str:
         cwd=project, env={**os.environ, "UMLBUILD_CACHE": str(CACHE)}, timeout=BUILD_S,
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert done.returncode == 0, (done.returncode, done.stdout[-4000:] + done.stderr[-4000:])
     return done.stdout
 
 

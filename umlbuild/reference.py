@@ -22,6 +22,9 @@ from pydantic_core import PydanticUndefined
 
 from umlbuild.recipe import Recipe
 
+_TOLD_BY_MODULE = "umlbuild.kinds.transports."
+"""Kinds whose module's docstring is their users' documentation."""
+
 _HEAD = """\
 # The recipe
 
@@ -48,7 +51,7 @@ def _table(path: str, model: type[BaseModel], seen: set[type[BaseModel]]) -> Ite
     seen.add(model)
     below: list[tuple[str, type[BaseModel]]] = []
     if path:
-        yield f"\n## {path}\n\n{inspect.cleandoc(model.__doc__ or '')}\n"
+        yield f"\n## {path}\n\n{_prose(model)}\n"
     yield "\n| key | type | default | |\n|---|---|---|---|\n"
     described = descriptions_of(model)
     for name, field in model.model_fields.items():
@@ -63,6 +66,14 @@ def _table(path: str, model: type[BaseModel], seen: set[type[BaseModel]]) -> Ite
         yield f"| `{name}` | {_type(field.annotation)} | {_default(field)} | {text} |\n"
     for head, m in below:
         yield from _table(head, m, seen)
+
+
+def _prose(model: type[BaseModel]) -> str:
+    """What a transport's module says to users, without its sources; of other models, what the model says."""
+    if model.__module__.startswith(_TOLD_BY_MODULE):
+        module = inspect.getdoc(sys.modules[model.__module__]) or ""
+        return "\n\n".join(part for part in module.split("\n\n") if not part.startswith("Source:"))
+    return inspect.cleandoc(model.__doc__ or "")
 
 
 def descriptions_of(model: type[BaseModel]) -> dict[str, str]:

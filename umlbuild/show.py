@@ -9,7 +9,10 @@ from umlbuild import project
 from umlbuild.host.files import Files
 from umlbuild.host.store import Store
 from umlbuild.kinds.hardening import ITEMS
+from umlbuild.kinds.transports import Transport
 from umlbuild.kinds.transports.forward import parts_of
+from umlbuild.kinds.transports.hybrid import Hybrid
+from umlbuild.kinds.transports.raw import Raw
 from umlbuild.kinds.transports.user import User
 from umlbuild.plan.bundle import Plan, effective
 from umlbuild.plan.contributions import has_modules
@@ -67,16 +70,25 @@ def _weak(recipe: Recipe) -> Iterator[str]:
     elif not recipe.launch.sandbox.OWN_ROOT:
         yield f"launch.sandbox = {recipe.launch.sandbox.kind}: code in UML can see that files of the host exist (stat)"
     for number, net in enumerate(recipe.network):
-        if not isinstance(net.transport, User):
-            continue
-        if net.transport.host_loopback:
-            yield f"network[{number}].transport.host_loopback: the guest reaches what listens on the host's 127.0.0.1"
-        for forward in net.transport.forward:
-            if not parts_of(forward)[1].startswith("127."):
-                yield f"network[{number}].transport.forward: {forward} is open to others than the host"
+        yield from (f"network[{number}]{text}" for text in _weak_network(net.transport))
     for share in recipe.share:
         if share.writable:
             yield f"share {share.guest}: the guest writes to {share.host}"
+
+
+def _weak_network(transport: Transport) -> Iterator[str]:
+    if transport.host_network:
+        yield f": {transport.kind}: code in the UML process can use the host's network"
+    if transport.capabilities:
+        yield f": {transport.kind}: such code can also read and send any frame there (CAP_NET_RAW)"
+    if isinstance(transport, Raw | Hybrid) and transport.allow_guest_bpf:
+        yield ".transport.allow_guest_bpf: guest root can replace the filter of what it receives"
+    if isinstance(transport, User):
+        if transport.host_loopback:
+            yield ".transport.host_loopback: the guest reaches what listens on the host's 127.0.0.1"
+        for forward in transport.forward:
+            if not parts_of(forward)[1].startswith("127."):
+                yield f".transport.forward: {forward} is open to others than the host"
 
 
 def _symbols(recipe: Recipe, path: Path) -> Iterator[str]:

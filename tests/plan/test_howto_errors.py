@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from test_plan_keys import plan
 
-from umlbuild.plan import cmdline, guest
+from umlbuild.plan import cmdline, guest, guestnet
 
 NETWORK = [
     {"transport": {"kind": "tap", "ifname": "tap0"}, "address": "192.168.4.2/30", "gateway": "192.168.4.1"},
@@ -73,8 +73,8 @@ def test_options_that_run_host_programs_or_replace_filters_are_never_there(words
 
 
 def test_netmasks_of_both_sides_are_the_recipes(tmp_path: Path) -> None:
-    text = guest.interfaces_of(plan(tmp_path, CHANGE).recipe)
-    assert "address 192.168.4.2/30\n    gateway 192.168.4.1" in text
+    text = guestnet.interfaces_of(plan(tmp_path, CHANGE).recipe)
+    assert "address 192.168.4.2\n    netmask 255.255.255.252\n    gateway 192.168.4.1" in text
 
 
 def test_sizes_are_exact(tmp_path: Path) -> None:

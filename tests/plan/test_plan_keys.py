@@ -128,6 +128,14 @@ def test_the_compiler_is_in_the_kernels_key(tmp_path: Path) -> None:
     assert kernel_key("12") != kernel_key("13")
 
 
+@pytest.mark.parametrize(("version", "asked"), [("7.3", False), ("6.1", True)])
+def test_symbols_that_are_gone_are_not_asked_for(tmp_path: Path, version: str, asked: bool) -> None:
+    lock = LOCK.model_copy(update={"kernel": (pin(f"linux-source-{version}", f"{version}.4-1"),)})
+    made = plan(tmp_path, {"network": [{"transport": {"kind": "fd", "fd": 20}}]}, lock)
+    spec: Any = next(step.spec for step in made.bundle.walk() if step.stage == "kernel_config")
+    assert ("UML_NET" in dict(spec.optional_symbols)) is asked
+
+
 def test_missing_files_are_told_all_at_once(tmp_path: Path) -> None:
     change = {"kernel": {"config": ["no.config"], "patches": ["no.patch"]},
               "rootfs": {"files": [{"path": "/a", "source": "nope"}]}}  # fmt: skip

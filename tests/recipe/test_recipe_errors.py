@@ -60,7 +60,7 @@ def test_a_good_recipe_is_read() -> None:
         ('[[network]]\ntransport = {kind="tap", ifname="b", ifnam="a"}',
          'network[0].transport.ifnam: unknown key "ifnam"; did you mean "ifname"?'),
         ('[[network]]\ntransport = {kind="tap", ifname="tap0"}\naddress = "192.168.1.2"', "has no prefix length"),
-        ('[[network]]\ntransport = {kind="fd", fd=5}\ngateway = "10.0.0.1"', "network[0].gateway: needs a fixed"),
+        ('[[network]]\ntransport = {kind="fd", fd=20}\ngateway = "10.0.0.1"', "network[0].gateway: needs a fixed"),
         ('[kernel.options]\nSMP = []', "kernel.options.SMP: must be true or false"),
         ('[launch]\nmemory = "1M"', "launch.memory: 1M is too little"),
         ('[launch]\ncmdline = ["a b"]', "launch.cmdline[0]: 'a b' is not one word"),

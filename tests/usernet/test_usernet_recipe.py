@@ -120,7 +120,7 @@ def settings_in(text: str) -> dict[str, str]:
     ({"transport": {"kind": "user", "host_loopback": True}}, "", "--mtu=9000", "open"),
 ])  # fmt: skip
 def test_what_the_launcher_is_told(network: dict[str, Any], forwards: str, options: str, loopback: str) -> None:
-    made = recipe({"transport": {"kind": "fd", "fd": 9}}, network)
+    made = recipe({"transport": {"kind": "fd", "fd": 29}}, network)
     words = words_of(made, "demo.toml")
     assert not [word for word in words if word.startswith("vec1")]
     told = settings_in(launcher_of(made, words))
@@ -130,7 +130,7 @@ def test_what_the_launcher_is_told(network: dict[str, Any], forwards: str, optio
 
 
 def test_without_it_nothing_is_told() -> None:
-    made = recipe({"transport": {"kind": "fd", "fd": 9}})
+    made = recipe({"transport": {"kind": "fd", "fd": 29}})
     text = launcher_of(made, words_of(made, "demo.toml"))
     assert settings_in(text)["UPLINK"] == "" and "add_hostfwd" not in text
 

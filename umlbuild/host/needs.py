@@ -36,6 +36,7 @@ PACKAGES = {
     "debootstrap": "debootstrap",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "ethtool": "ethtool",
     "fakechroot": "fakechroot",
     "fakeroot": "fakeroot",
     "flex": "flex",
@@ -59,6 +60,8 @@ PACKAGES = {
     "tcpdump": "tcpdump",
     "uml_mconsole": "uml-utilities",
     "unshare": "util-linux",
+    "vde_plug": "vdeplug",
+    "vde_switch": "vde2",
     "xz": "xz-utils",
     "zstd": "zstd",
 }
@@ -83,7 +86,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 """Stage → programs; a spec may add to them, see `programs_of`."""
 
 TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "newuidmap", "bwrap", "ccache",
-         "slirp4netns", "tc", "tcpdump", "zstd", "ip", *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
+         "slirp4netns", "tc", "tcpdump", "zstd", "ip", "ethtool", "vde_plug", "vde_switch",
+         *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
 """What the project's own tests use when it is there."""
 
 _INSTALL_S = 1200.0

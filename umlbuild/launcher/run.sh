@@ -264,6 +264,8 @@ for _ in $SHARE_MODES; do
     share=$((share + 1))
 done
 
+[ -n "$dry_run" ] || network_check
+
 for fd in $agent; do
     { number "$fd" && [ "$fd" -ge 20 ] && [ -e "/proc/self/fd/$fd" ]; } ||
         refuse "--agent $fd: not an inherited descriptor of 20 or above"
@@ -370,8 +372,13 @@ command_to() {
     enter place "$inst/linux" "$@"
 }
 
-# On the processors, and with memory of the NUMA node, that the recipe names.
+# On the processors, and with memory of the NUMA node, that the recipe names; with the packet sockets that it wants.
 place() {
+    for row in $PACKET_SOCKETS; do
+        take_socket "$row"
+        # shellcheck disable=SC2086  # a word or none
+        set -- "$bundle/jail" packet "$ifname" --filter "$inst/$filter" --fd "$fd" $inherited -- "$@"
+    done
     [ -z "$NUMA" ] || set -- numactl "--cpunodebind=$NUMA" "--membind=$NUMA" "$@"
     [ -z "$PIN" ] || set -- taskset -c "$PIN" "$@"
     "$perform" "$@"

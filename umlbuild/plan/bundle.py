@@ -9,10 +9,11 @@ from typing import Any
 
 import tomli_w
 
+from umlbuild.errors import RecipeError
 from umlbuild.kinds.sandboxes import seccomp
 from umlbuild.kinds.transports.base import Sockets
 from umlbuild.lock import Lock
-from umlbuild.plan import cmdline, machine
+from umlbuild.plan import cmdline, hostnet, machine
 from umlbuild.plan.filters import filters_step
 from umlbuild.plan.helper import helper_steps
 from umlbuild.plan.image import disk_steps, image_step, tools_step
@@ -20,7 +21,7 @@ from umlbuild.plan.inputs import Files, Identity
 from umlbuild.plan.kernel import kernel_step
 from umlbuild.plan.rootfs import rootfs_step
 from umlbuild.plan.step import Step
-from umlbuild.recipe import Recipe
+from umlbuild.recipe import Recipe, network_checks
 from umlbuild.specs.bundle import BundleSpec
 
 
@@ -54,10 +55,14 @@ def plan_of(
     root = rootfs_step(recipe, lock, files, identity, kernel)
     tools = tools_step(recipe, lock)
     image = image_step(recipe, root, tools)
+    old = [*network_checks.too_old(recipe, recipe.kernel.source.version_of(lock.kernel[0] if lock.kernel else None))]
+    if old:
+        raise RecipeError([f"{files.file}: {problem}" for problem in old])
     words = cmdline.words_of(recipe, files.file)
     spec = BundleSpec(
         name=recipe.name,
         launcher=machine.launcher_of(recipe, words),
+        net=hostnet.script_of(recipe),
         filter=seccomp.program(
             sockets=_sockets(recipe), share=bool(recipe.share), strict=not recipe.launch.sandbox.SOCKETS
         ).hex(),
@@ -75,7 +80,7 @@ def plan_of(
 
 def _sockets(recipe: Recipe) -> Sockets:
     """The most that any interface needs."""
-    wanted = {net.transport.SOCKETS for net in recipe.network}
+    wanted = {net.transport.sockets for net in recipe.network}
     return "network" if "network" in wanted else "unix" if "unix" in wanted else "none"
 
 

@@ -8,6 +8,7 @@ from umlbuild.kinds import symbols
 from umlbuild.kinds.contribution import Contribution
 from umlbuild.kinds.inits.base import Guest
 from umlbuild.recipe import Recipe
+from umlbuild.recipe.managers import manager_of
 
 
 def contributions_of(recipe: Recipe) -> Iterator[tuple[str, Contribution]]:
@@ -17,15 +18,7 @@ def contributions_of(recipe: Recipe) -> Iterator[tuple[str, Contribution]]:
     yield f"image.kind = {recipe.image.kind}", recipe.image.contribute()
     for number, disk in enumerate(recipe.disk):
         yield f"disk[{number}]", disk.contribute()
-    guest = Guest(
-        modules=recipe.kernel.modules,
-        lock_modules=recipe.kernel.lock_modules,
-        autologin=root.autologin,
-        has_network=bool(recipe.network),
-        is_bare=root.bootstrap.kind == "extract",
-        has_modules=has_modules(recipe),
-    )
-    yield f"rootfs.init = {root.init.kind}", root.init.contribute(guest)
+    yield f"rootfs.init = {root.init.kind}", root.init.contribute(guest_of(recipe))
     if recipe.network:
         yield "network", Contribution(kconfig=symbols.NETWORK, optional_kconfig=symbols.NETWORK_OPTIONAL)
     if any(net.address6 != "none" for net in recipe.network):
@@ -44,6 +37,21 @@ def contributions_of(recipe: Recipe) -> Iterator[tuple[str, Contribution]]:
         yield "rootfs.timezone", Contribution(packages=("tzdata",))
     if root.locale != "C.UTF-8":
         yield "rootfs.locale", Contribution(packages=("locales",))
+
+
+def guest_of(recipe: Recipe) -> Guest:
+    """What the init is told."""
+    root = recipe.rootfs
+    return Guest(
+        modules=recipe.kernel.modules,
+        lock_modules=recipe.kernel.lock_modules,
+        autologin=root.autologin,
+        manager=manager_of(recipe),
+        has_dhcp=any(net.address == "dhcp" for net in recipe.network),
+        has_resolved_package=root.suite not in ("buster", "bullseye"),
+        is_bare=root.bootstrap.kind == "extract",
+        has_modules=has_modules(recipe),
+    )
 
 
 def packages_of(recipe: Recipe) -> tuple[str, ...]:

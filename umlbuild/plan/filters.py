@@ -56,15 +56,14 @@ def files_of(recipe: Recipe) -> tuple[str, ...]:
 
 
 def egress_of(recipe: Recipe) -> tuple[tuple[str, str], ...]:
-    """(interface, the host's interface) of those whose egress rules the launcher can look for."""
-    rows = ((f"vec{n}", net.egress.device or net.transport.egress_device, net.transport.HOST_NETWORK)
-            for n, net in enumerate(recipe.network) if net.egress)  # fmt: skip
-    return tuple((interface, device) for interface, device, visible in rows if device and visible)
+    """(interface, the host's interface) of those that have egress rules."""
+    rows = ((f"vec{number}", net.egress_device) for number, net in enumerate(recipe.network) if net.egress)
+    return tuple((interface, device) for interface, device in rows if device)
 
 
 def filtered_fds(recipe: Recipe) -> tuple[int, ...]:
     """Inherited descriptors that must be sockets."""
-    found = (net.transport.filtered_fd for net in recipe.network if net.filter)
+    found = (net.transport.descriptor for net in recipe.network if net.filter)
     return tuple(fd for fd in found if fd is not None)
 
 

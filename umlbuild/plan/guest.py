@@ -1,4 +1,4 @@
-"""The guest files that follow from a recipe's tables: names, fstab, interfaces, time zone. Pure.
+"""The guest files that follow from a recipe's tables: names, fstab, time zone; `guestnet` has the network's. Pure.
 
 One table, one truth: fstab and the launcher's disks come from the same `[[disk]]`, interfaces and the
 kernel command line from the same `[[network]]`.
@@ -10,9 +10,10 @@ import hashlib
 from collections.abc import Iterator
 
 from umlbuild.kinds.inits.guest import script
+from umlbuild.plan import guestnet
+from umlbuild.plan.contributions import guest_of
 from umlbuild.plan.image import device_of
 from umlbuild.recipe import Recipe
-from umlbuild.recipe.network import Network
 from umlbuild.specs.rootfs import Entry
 
 SHARES = "/usr/lib/umlbuild/shares"
@@ -30,13 +31,11 @@ def entries_of(recipe: Recipe) -> Iterator[Entry]:
     yield Entry(path="/etc/timezone", content=f"{root.timezone}\n")
     yield Entry(path="/etc/localtime", type="symlink", target=f"/usr/share/zoneinfo/{root.timezone}")
     yield Entry(path="/etc/apt/sources.list", content=sources_of(recipe))
-    yield Entry(path="/etc/resolv.conf", content=resolv_of(recipe))
     if recipe.share and not recipe.launch.sandbox.OWN_ROOT:
         yield script("mount-hostfs.sh", path="/usr/sbin/mount.hostfs")
     for path in sorted(_mount_points(recipe)):
         yield Entry(path=path, type="dir", mode=0o755)
-    if recipe.network:
-        yield Entry(path="/etc/network/interfaces", content=interfaces_of(recipe))
+    yield from guestnet.entries_of(recipe, guest_of(recipe))
 
 
 def hosts_of(recipe: Recipe, hostname: str) -> str:
@@ -87,20 +86,6 @@ def _share_rows(recipe: Recipe) -> Iterator[tuple[str, str, str, str, str, str]]
             yield ("none", share.guest, "hostfs", f"nosuid,nodev,/{number}", "0", "0")
 
 
-def interfaces_of(recipe: Recipe) -> str:
-    """/etc/network/interfaces: loopback and vec0, vec1, … Source: interfaces(5)."""
-    blocks = ["auto lo\niface lo inet loopback\n"]
-    for number, net in enumerate(recipe.network):
-        blocks.append("".join(_interface(f"vec{number}", net)))
-    return "\n".join(blocks)
-
-
-def resolv_of(recipe: Recipe) -> str:
-    """/etc/resolv.conf: the declared servers; nothing of the host's."""
-    servers = dict.fromkeys(server for net in recipe.network for server in net.dns)
-    return "".join(f"nameserver {server}\n" for server in servers)
-
-
 def sources_of(recipe: Recipe) -> str:
     """/etc/apt/sources.list: the recipe's own mirror, or a comment (a build host's mirror is not for guests)."""
     root = recipe.rootfs
@@ -118,24 +103,6 @@ def mac_of(recipe: Recipe, number: int) -> str:
         return declared
     digest = hashlib.sha256(f"{recipe.name}/{number}".encode()).digest()
     return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
-
-
-def _interface(name: str, net: Network) -> Iterator[str]:
-    yield f"auto {name}\n"
-    if net.address == "dhcp":
-        yield f"iface {name} inet dhcp\n"
-    elif net.address == "none":
-        yield f"iface {name} inet manual\n"
-    else:
-        yield f"iface {name} inet static\n    address {net.address}\n"
-        if net.gateway:
-            yield f"    gateway {net.gateway}\n"
-    if net.address6 == "auto":
-        yield f"iface {name} inet6 auto\n"
-    elif net.address6 != "none":
-        yield f"iface {name} inet6 static\n    address {net.address6}\n"
-        if net.gateway6:
-            yield f"    gateway {net.gateway6}\n"
 
 
 def _mount_points(recipe: Recipe) -> set[str]:

@@ -17,7 +17,8 @@ TOOLS = ("gcc", "ld", "ldd")
 
 def helper_steps(recipe: Recipe, identity: Identity) -> dict[str, Step]:
     """The bundle's input `helper` if something of the recipe needs it; else nothing, and no compiler is asked for."""
-    if not recipe.launch.sandbox.HELPER:
+    packets = any(net.transport.packet_interface for net in recipe.network)
+    if not (recipe.launch.sandbox.HELPER or packets):
         return {}
     spec = HelperSpec(sources=sources(), flags=FLAGS)
     return {"helper": Step(spec, "launcher's helper", tools=tuple(identity(program) for program in TOOLS))}

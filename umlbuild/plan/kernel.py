@@ -21,6 +21,10 @@ ARCHITECTURE = "amd64"
 COMPILERS = ("gcc", "ld")
 """Programs whose version shapes a kernel's configuration and bytes."""
 
+GONE = {"UML_NET": (7, 0)}
+"""Optional symbols, and a version from which on no kernel knows them: not asked for there, so that machines with and
+without a network can have the same kernel. Source: removed between 6.12 and 7.2 (arch/um/drivers/Kconfig)."""
+
 LIBRARIES = ("ldd", "libgcc_s.so.1")
 """What is linked into a kernel or put beside it: ldd's version is the C library's."""
 
@@ -48,8 +52,11 @@ def kernel_step(recipe: Recipe, lock: Lock, files: Files, identity: Identity) ->
         return Step(spec, f"kernel {lock.kernel[0].version} (prebuilt)", {"packages": packages})
     tree, source_step = _source_steps(recipe, lock, files, packages)
     inputs = {"source": source_step} if source_step else {}
+    # The configuration names its compiler (CC_VERSION_TEXT) and depends on what that one can do.
     compilers = tuple(identity(program) for program in COMPILERS)
-    config = _config_step(recipe, files, tree, inputs, compilers)
+    version = source.version_of(lock.kernel[0] if lock.kernel else None)
+    config_spec = _config_spec(recipe, files, tree, version)
+    config = Step(config_spec, "kernel configuration", inputs, tools=compilers, sources=files.paths)
     return Step(
         KernelSpec(tree=tree),
         f"kernel {_version_text(lock)}".rstrip(),
@@ -109,10 +116,9 @@ def _source_steps(
     return None, step
 
 
-def _config_step(
-    recipe: Recipe, files: Files, tree: str | None, inputs: dict[str, Step], compilers: tuple[str, ...]
-) -> Step:
-    """The configuration names its compiler (CC_VERSION_TEXT) and depends on what that one can do."""
+def _config_spec(
+    recipe: Recipe, files: Files, tree: str | None, version: tuple[int, int] | None
+) -> KernelConfigSpec:
     base = recipe.kernel.base
     named = base in ("defconfig", "tinyconfig")
     requests = requests_of(recipe, files)
@@ -120,14 +126,17 @@ def _config_step(
         raise RecipeError(
             [f"{files.file}: kernel.modules: modules are asked for, but a fragment switches MODULES off"]
         )
-    spec = KernelConfigSpec(
+    return KernelConfigSpec(
         tree=tree,
         base=base if named else "file",  # type: ignore[arg-type]  # narrowed by `named`
         base_file=None if named else files.digest(base, "kernel.base"),
         symbols=tuple((r.symbol, r.value) for r in requests if not r.optional),
-        optional_symbols=tuple((r.symbol, r.value) for r in requests if r.optional),
+        optional_symbols=tuple(
+            (r.symbol, r.value)
+            for r in requests
+            if r.optional and (version is None or version < GONE.get(r.symbol, (99, 0)))
+        ),
     )
-    return Step(spec, "kernel configuration", inputs, tools=compilers, sources=files.paths)
 
 
 def _version_text(lock: Lock) -> str:

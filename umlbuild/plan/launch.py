@@ -33,7 +33,7 @@ def functions(settings: LaunchSettings) -> str:
     """The files of shell functions that this launcher needs, in one text."""
     names = [f"sandboxes/{name}" for name in PARTS[settings.sandbox]]
     names += ["filters/some" if settings.filters or settings.egress else "filters/none"]
-    names += ["disks/cow", "limits/scope", "checks/share", "checks/bundle"]
+    names += ["disks/cow", "limits/scope", "checks/share", "checks/bundle", "checks/network"]
     names += [] if settings.uplink is None else ["uplinks/user"]
     return "\n".join(part(f"{name}.sh") for name in names)
 
@@ -91,6 +91,9 @@ def _assignments(settings: LaunchSettings) -> list[tuple[str, str]]:
         ("FILTERS", " ".join(settings.filters)),
         ("FILTERED_FDS", " ".join(map(str, settings.filtered_fds))),
         ("EGRESS", " ".join(":".join(row) for row in settings.egress)),
+        ("CAPABILITIES", " ".join(settings.capabilities)),
+        ("DESCRIPTORS", " ".join(map(str, settings.descriptors))),
+        ("PACKET_SOCKETS", " ".join(f"{s.fd}:{s.ifname}:{s.filter}" for s in settings.packet_sockets)),
         *_uplink(settings.uplink),
         ("SHARE_MODES", " ".join("rw" if share.writable else "ro" for share in settings.shares)),
         *((f"SHARE_AT_{number}", share.guest) for number, share in enumerate(settings.shares)),

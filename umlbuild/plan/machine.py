@@ -13,6 +13,11 @@ from umlbuild.specs.launch import Disk, LaunchSettings, Share, Uplink
 
 def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
     """The text of `run`, with the placeholders that the bundle stage fills in; `words` is the command line."""
+    return render(settings_of(recipe, words))
+
+
+def settings_of(recipe: Recipe, words: tuple[str, ...]) -> LaunchSettings:
+    """What `run` is told."""
     disks = tuple(
         Disk(
             unit=number + 1,
@@ -23,7 +28,8 @@ def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
         )
         for number, disk in enumerate(disks_of(recipe))
     )
-    settings = LaunchSettings(
+    transports = [net.transport for net in recipe.network]
+    return LaunchSettings(
         name=recipe.name,
         image_id="@IMAGE_ID@",
         image_mtime="@IMAGE_MTIME@",
@@ -40,8 +46,13 @@ def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
         sandbox=recipe.launch.sandbox.kind,
         interpreter="@INTERPRETER@",
         sums="@SUMS@",
-        host_network=any(net.transport.HOST_NETWORK for net in recipe.network),
-        host_paths=tuple(dict.fromkeys(path for net in recipe.network for path in net.transport.host_paths)),
+        host_network=any(transport.host_network for transport in transports),
+        host_paths=tuple(dict.fromkeys(path for transport in transports for path in transport.host_paths)),
+        capabilities=("net_raw",) if any("net_raw" in t.capabilities for t in transports) else (),
+        descriptors=tuple(t.descriptor for t in transports if t.descriptor is not None),
+        packet_sockets=tuple(
+            s for n in range(len(transports)) if (s := cmdline.packet_socket_of(recipe, n)) is not None
+        ),
         uplink=_uplink(recipe),
         shares=tuple(Share(host=s.host, guest=s.guest, writable=s.writable) for s in recipe.share),
         processes=recipe.launch.processes,
@@ -50,7 +61,6 @@ def launcher_of(recipe: Recipe, words: tuple[str, ...]) -> str:
         egress=filters.egress_of(recipe),
         log_mib=bytes_of(recipe.launch.log_limit) >> 20,
     )
-    return render(settings)
 
 
 def _uplink(recipe: Recipe) -> Uplink | None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Iterator
 
-from umlbuild.bpf import expression
 from umlbuild.kconfig import spelled
 from umlbuild.kinds.images.readonly import ReadOnlyKind
 from umlbuild.kinds.size import bytes_of
-from umlbuild.kinds.transports import user as slirp
-from umlbuild.recipe import Recipe
-from umlbuild.recipe.network import Network
+from umlbuild.recipe import Recipe, filter_checks, managers, network_checks
 
 MINIMUM_MEMORY = 32 << 20
 """UML boots Debian's shell with 16 MiB; below 32 MiB nothing useful runs (uml-facts 1.3)."""
@@ -28,8 +24,8 @@ def problems(recipe: Recipe) -> list[str]:
         *_rootfs(recipe),
         *_paths(recipe),
         *_disks(recipe),
-        *_network(recipe),
-        *_filters(recipe),
+        *network_checks.problems(recipe),
+        *filter_checks.problems(recipe),
         *_shares(recipe),
         *_launch(recipe),
         *_sandbox(recipe),
@@ -101,11 +97,9 @@ def _paths(recipe: Recipe) -> Iterator[str]:
         "/etc/fstab": "disks, tmpfs and image",
         "/etc/hostname": "rootfs.hostname",
         "/etc/hosts": "rootfs.hosts",
-        "/etc/network/interfaces": "network",
         "/etc/localtime": "rootfs.timezone",
+        **dict.fromkeys(managers.files_of(recipe), "network"),
     }
-    if not recipe.network:
-        del owners["/etc/network/interfaces"]
     for field in ("files", "directories", "symlinks"):
         for number, item in enumerate(getattr(root, field)):
             at = f"rootfs.{field}[{number}]"
@@ -126,84 +120,6 @@ def _disks(recipe: Recipe) -> Iterator[str]:
     most = 14 - (isinstance(recipe.image, ReadOnlyKind) and recipe.image.overlay == "disk")
     if len(recipe.disk) > most:
         yield f"disk: {len(recipe.disk)} disks; {most} are possible (ubda is the root's, ubdp the host's)"
-
-
-def _network(recipe: Recipe) -> Iterator[str]:
-    version = recipe.kernel.source.version_of()
-    for number, net in enumerate(recipe.network):
-        at = f"network[{number}]"
-        if version is not None and version < net.transport.MINIMUM:
-            least = ".".join(map(str, net.transport.MINIMUM))
-            yield f"{at}.transport: {net.transport.kind} needs kernel {least} or newer"
-        for family, address, gateway in (("", net.address, net.gateway), ("6", net.address6, net.gateway6)):
-            if gateway is not None and "/" not in address:
-                yield f"{at}.gateway{family}: needs a fixed address{family}"
-            if "/" in address and (":" in address) != (family == "6"):
-                yield f"{at}.address{family}: {address} is of the other family"
-            if gateway is not None and (":" in gateway) != (family == "6"):
-                yield f"{at}.gateway{family}: {gateway} is of the other family"
-    yield from _twice("network: mac", [net.mac for net in recipe.network if net.mac])
-    yield from _user_networks(recipe)
-    taps = [net.transport.ifname for net in recipe.network if net.transport.kind == "tap"]
-    yield from _twice("network: transport.ifname", taps)
-
-
-def _filters(recipe: Recipe) -> Iterator[str]:
-    for number, net in enumerate(recipe.network):
-        at = f"network[{number}]"
-        if net.filter:
-            yield from _filter(net, f"{at}.filter")
-        if net.egress:
-            yield from _egress(net, f"{at}.egress")
-
-
-def _filter(net: Network, at: str) -> Iterator[str]:
-    assert net.filter is not None
-    if not net.transport.FILTERED:
-        what = "egress rules are" if net.transport.EGRESS else "nothing is"
-        yield (
-            f"{at}: {net.transport.kind} takes no filter: UML attaches it to a socket that carries whole frames, and "
-            f"would go on without it here; {what} possible"
-        )
-    if (net.filter.expression is None) == (net.filter.file is None):
-        yield f"{at}: needs either an expression or a file"
-    if net.filter.expression is not None:
-        yield from (f"{at}: {problem}" for problem in expression.problems(net.filter.expression))
-
-
-def _egress(net: Network, at: str) -> Iterator[str]:
-    assert net.egress is not None
-    if not net.transport.EGRESS:
-        yield f"{at}: what {net.transport.kind} sends comes in at no interface of this host"
-    elif net.egress.device is None and net.transport.egress_device is None:
-        yield f"{at}.device: must name the interface where the guest's frames come in (a veth's other end)"
-    if bool(net.egress.allow) == (net.egress.file is not None):
-        yield f"{at}: needs either allow or a file"
-    for row, line in enumerate(net.egress.allow):
-        yield from (f"{at}.allow[{row}]: {problem}" for problem in expression.problems(line))
-
-
-def _user_networks(recipe: Recipe) -> Iterator[str]:
-    """slirp4netns gives out one fixed network, to one machine."""
-    mine = [number for number, net in enumerate(recipe.network) if net.transport.kind == "user"]
-    for number in mine[1:]:
-        yield f"network[{number}].transport: network[{mine[0]}] is \"user\" already, and has the same addresses"
-    for number in mine:
-        net, at = recipe.network[number], f"network[{number}]"
-        assert isinstance(net.transport, slirp.User)
-        if "/" in net.address:
-            address = ipaddress.IPv4Interface(net.address)
-            if address.ip not in slirp.NETWORK or str(address.ip) in slirp.TAKEN:
-                yield (
-                    f"{at}.address: {net.address}: with transport \"user\" the guest is in {slirp.NETWORK}, and "
-                    f"{' and '.join(slirp.TAKEN)} are taken; use \"dhcp\" or {slirp.GUEST}/24"
-                )
-        if net.gateway not in (None, slirp.TAKEN[0]):
-            yield f"{at}.gateway: is {slirp.TAKEN[0]} with transport \"user\""
-        if net.address6 == "auto" and not net.transport.ipv6:
-            yield f"{at}.address6: nobody answers there; say transport.ipv6 = true, too"
-        if net.largest > slirp.MTU_LIMIT:
-            yield f"{at}.mtu: slirp4netns takes {slirp.MTU_LIMIT} at most"
 
 
 def _shares(recipe: Recipe) -> Iterator[str]:
@@ -245,13 +161,6 @@ def _trust(recipe: Recipe) -> Iterator[str]:
         yield "launch.trust_userspace: this kernel runs programs by ptrace only; use one from 7.0 on"
     if launch.cpus > 1 and source.kind == "prebuilt":
         yield "launch.cpus: the distribution's kernels know one CPU; build one from source"
-    if launch.cpus > 1:
-        for number, net in enumerate(recipe.network):
-            if net.transport.kind == "tap":
-                yield (
-                    f"network[{number}].transport: tap panics a kernel with several CPUs when the interface comes up "
-                    "(vector_reset_stats); use bess or fd"
-                )
     if recipe.launch.pin and len(set(launch.pin)) != len(launch.pin):
         yield "launch.pin: a CPU is there twice"
     if any(not 0 <= cpu <= 4095 for cpu in launch.pin):
@@ -262,7 +171,7 @@ def _sandbox(recipe: Recipe) -> Iterator[str]:
     """What a sandbox lets no machine have."""
     sandbox = recipe.launch.sandbox
     for number, net in enumerate(recipe.network):
-        if net.transport.SOCKETS != "none" and not sandbox.SOCKETS:
+        if net.transport.sockets != "none" and not sandbox.SOCKETS:
             yield (
                 f"network[{number}].transport: {net.transport.kind} opens a socket, which launch.sandbox = "
                 f"{sandbox.kind!r} does not let it; use fd or tap, or launch.sandbox = \"bwrap\""

@@ -11,6 +11,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from umlbuild.kinds.transports.legacy import REPLACEMENTS
+
 _WANTED = {
     "string_type": "must be a string",
     "int_type": "must be a whole number",
@@ -55,6 +57,8 @@ def _sentence(detail: ErrorDetails, here: Sequence[str]) -> str:
         return f"needs a kind: one of {_expected(context)}"
     if kind == "union_tag_invalid":
         tag = str(context.get("tag"))
+        if tag in REPLACEMENTS and "transport" in detail["loc"]:
+            return f'"{tag}" was a transport of UML\'s old network driver, gone in 7.x; use {REPLACEMENTS[tag]}'
         choices = _expected(context)
         return f'"{tag}" is no kind of it; possible are {choices}{nearest(tag, choices.split(", "))}'
     if kind == "literal_error":

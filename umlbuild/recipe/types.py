@@ -42,6 +42,28 @@ def _interface_address(value: str) -> str:
     return value
 
 
+def _prefix(value: str) -> str:
+    try:
+        network = ipaddress.ip_network(value, strict=False)
+    except ValueError:
+        raise ValueError(f"{value!r} is not a network (like 10.0.0.0/8)") from None
+    if "/" not in value or value != str(network):
+        raise ValueError(f"{value!r} is not a network; its own spelling is {network}")
+    if network.prefixlen == 0:
+        raise ValueError(f"{value!r} is the default route: say gateway or gateway6")
+    return value
+
+
+def _mac_address(value: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", value):
+        raise ValueError(f"{value!r} is not a MAC address: six bytes in lower case (like 02:00:00:00:00:01)")
+    if int(value[1], 16) % 2:
+        raise ValueError(f"{value!r} is a multicast address (its first byte is odd), which no interface can have")
+    if value == "00:00:00:00:00:00":
+        raise ValueError(f"{value!r} is nobody's address: UML would take a random one")
+    return value
+
+
 def _or_word(check: Callable[[str], str], *words: str) -> Callable[[str], str]:
     """A validator that also takes some words."""
 
@@ -85,9 +107,6 @@ Symbol = Annotated[str, _matching(r"[A-Za-z0-9_]+", "a Kconfig symbol")]
 Service = Annotated[str, _matching(r"[A-Za-z0-9_.@:\\-]{1,255}", "a name of a service")]
 FileMode = Annotated[str, _matching(r"[0-7]{3,4}", "a file mode in octal digits (like \"0644\")")]
 Digest = Annotated[str, _matching(r"[0-9a-f]{64}", "a sha256 in 64 lower-case hexadecimal digits")]
-MacAddress = Annotated[str, _matching(
-    r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}", "a unicast MAC address (like 02:00:00:00:00:01)"
-)]  # fmt: skip
 Locale = Annotated[str, _matching(r"[A-Za-z0-9_.@-]+", "a locale (like de_DE.UTF-8)")]
 Timezone = Annotated[str, _matching(r"[A-Za-z0-9_+-]+(/[A-Za-z0-9_+-]+)*", "a time zone (like Europe/Berlin)")]
 EnvName = Annotated[str, _matching(r"[A-Za-z_][A-Za-z0-9_]*", "a name of an environment variable")]
@@ -98,6 +117,9 @@ CmdlineWord = Annotated[str, _matching(
     r'[!#-~]+', "one word of the kernel command line: printable, no space, no quotation mark"
 )]  # fmt: skip
 GuestPath = Annotated[str, AfterValidator(_guest_path)]
+MacAddress = Annotated[str, AfterValidator(_mac_address)]
+Prefix = Annotated[str, AfterValidator(_prefix)]
+HostAddress = Annotated[str, AfterValidator(_interface_address)]
 Address4 = Annotated[str, AfterValidator(_or_word(_interface_address, "dhcp", "none"))]
 Address6 = Annotated[str, AfterValidator(_or_word(_interface_address, "auto", "none"))]
 Address = Annotated[str, AfterValidator(_address)]

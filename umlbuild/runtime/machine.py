@@ -121,6 +121,7 @@ class Machine:
         allow_root: bool = False,
         arguments: Sequence[str] = (),
         options: Sequence[str] = (),
+        descriptors: Sequence[int] = (),
         environment: Mapping[str, str] | None = None,
         on_console: Callable[[bytes], None] | None = None,
     ) -> Machine:
@@ -128,7 +129,7 @@ class Machine:
 
         `ephemeral` and `cow` as the launcher's options (None: what the bundle says); `timeout_s` is for its whole
         life; `reboot`: a reboot of the guest restarts it instead of ending it; `arguments`: more kernel arguments;
-        `options`: more of the launcher's;
+        `options`: more of the launcher's; `descriptors`: open ones that it inherits by their numbers, for transports;
         `on_console` is handed all that the guest's terminal and kernel say, from a thread.
 
         Raises: HostError if the bundle has no launcher that can be executed.
@@ -159,7 +160,7 @@ class Machine:
                         str(launcher), "--runtime", str(home), "--notify", str(home / "notify"),
                         *options, "--", *arguments,
                     ],
-                    stdin=alive_read, stdout=out_write, stderr=err_write, pass_fds=theirs, cwd="/",
+                    stdin=alive_read, stdout=out_write, stderr=err_write, pass_fds=[*theirs, *descriptors], cwd="/",
                     env=dict(os.environ if environment is None else environment), start_new_session=True,
                 )  # fmt: skip
             except OSError as problem:

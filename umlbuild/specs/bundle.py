@@ -12,11 +12,12 @@ class BundleSpec(Spec):
     they are needed.
 
     Output: `linux`, `lib/` (of a dynamic kernel: its loader and libraries), `root.img`, `disk<N>.img`,
-    `filters/` (see FiltersSpec), `jail` (the helper), `seccomp.bpf`, `run` (0755), `manifest.toml`, `recipe.toml`.
+    `filters/` (see FiltersSpec), `jail` (the helper), `seccomp.bpf`, `run` and `net` (0755), `manifest.toml`,
+    `recipe.toml`.
     """
 
     STAGE: ClassVar[str] = "bundle"
-    VERSION: ClassVar[int] = 4
+    VERSION: ClassVar[int] = 6
 
     name: str
     launcher: str
@@ -25,6 +26,8 @@ class BundleSpec(Spec):
     `@DISK0_MTIME@`, `@DISK0_ID@` and so on, `@KERNEL_RELEASE@`, `@INTERPRETER@` and `@SUMS@` (all other files
     as cksum prints them).
     """
+    net: str = ""
+    """The text of `net`, which makes the host's side of the network; "": there is none to make."""
     filter: str
     """The sandbox's filter of system calls (an array of struct sock_filter), as hexadecimal digits."""
     runs_with: tuple[str, ...] = ()

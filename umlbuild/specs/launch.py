@@ -77,6 +77,16 @@ class Uplink(Model):
     """protocol:address:port of the host:address:port of the guest."""
 
 
+class PacketSocket(Model):
+    """A packet socket on an interface of the host, behind a filter, that is open when UML starts (`jail packet`)."""
+
+    fd: Annotated[int, Field(ge=200, le=1023)]
+    """Its number in UML, and in the launcher if that is started with it."""
+    ifname: Annotated[str, Field(pattern=r"^[!-~]{1,15}$")]
+    filter: FilterFile
+    """A file of the bundle with a classic BPF program (an array of struct sock_filter, host byte order)."""
+
+
 class LaunchSettings(Model):
     """All that distinguishes one bundle's launcher from another's."""
 
@@ -117,6 +127,11 @@ class LaunchSettings(Model):
     host_paths: tuple[Word, ...] = ()
     """Devices and sockets of the host that transports open."""
     uplink: Uplink | None = None
+    capabilities: tuple[Literal["net_raw"], ...] = ()
+    """What UML needs over the network namespace that the launcher is started in."""
+    descriptors: tuple[Annotated[int, Field(ge=20, le=199)], ...] = ()
+    """Descriptors that whoever starts the launcher has opened for transports."""
+    packet_sockets: tuple[PacketSocket, ...] = ()
     shares: tuple[Share, ...] = ()
     processes: Annotated[int, Field(ge=1, le=1 << 22)] = 1024
     """How many processes and threads the machine may have on the host."""

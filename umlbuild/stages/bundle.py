@@ -57,6 +57,9 @@ def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     for name, content in (("recipe.toml", spec.recipe.encode()), ("seccomp.bpf", bytes.fromhex(spec.filter))):
         (out / name).write_bytes(content)
         (out / name).chmod(0o644)
+    if spec.net:
+        (out / "net").write_text(spec.net)
+        (out / "net").chmod(0o755)
     files = [_described(path, out) for path in sorted(out.rglob("*")) if path.is_file()]
     release = _input(inputs, "kernel", "release").read_text().strip()
     values = {

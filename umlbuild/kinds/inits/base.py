@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from umlbuild.kinds.contribution import Contribution
+
+Manager = Literal["networkd", "ifupdown", "busybox"]
 
 
 @dataclass(frozen=True)
@@ -18,8 +20,12 @@ class Guest:
     """Whether module loading goes off after that."""
     autologin: str | None = None
     """The user who is logged in on the launcher's terminal without a password; None: a login prompt."""
-    has_network: bool = False
-    """Whether there are interfaces to bring up."""
+    manager: Manager | None = None
+    """Who brings the interfaces up; None: there are none."""
+    has_dhcp: bool = False
+    """Whether one of them asks DHCP for its address."""
+    has_resolved_package: bool = True
+    """Whether systemd-resolved is a package of its own (it is from bookworm on)."""
     has_modules: bool = False
     """Whether the kernel comes with any."""
     is_bare: bool = False

@@ -50,8 +50,13 @@ def module_entries(guest: Guest) -> list[Entry]:
 def packages(guest: Guest) -> list[str]:
     """What modules and interfaces need in the guest, whatever the init."""
     names = ["kmod"] if guest.modules else []
-    if guest.has_network:
-        names += ["ifupdown", "iproute2", "udhcpc"]
+    match guest.manager:
+        case "ifupdown":
+            names += ["ifupdown", "iproute2", *(["udhcpc"] * guest.has_dhcp)]
+        case "networkd":
+            names += ["iproute2", *(["systemd-resolved"] * (guest.has_dhcp and guest.has_resolved_package))]
+        case "busybox" | None:
+            pass
     return names
 
 

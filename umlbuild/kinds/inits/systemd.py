@@ -72,5 +72,12 @@ class Systemd(Model):
             # kmod-static-nodes.service fails where there are modules, and nothing that can read their list.
             packages=("systemd-sysv", "udev", *(["kmod"] * guest.has_modules), *shared.packages(guest)),
             entries=tuple(entries),
-            enable=("umlbuild-agent.service",),
+            enable=("umlbuild-agent.service", *_network_services(guest)),
         )
+
+
+def _network_services(guest: Guest) -> tuple[str, ...]:
+    """systemd's own network, and who writes resolv.conf when DHCP tells the servers."""
+    if guest.manager != "networkd":
+        return ()
+    return ("systemd-networkd.service", *(["systemd-resolved.service"] * guest.has_dhcp))

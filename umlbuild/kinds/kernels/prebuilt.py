@@ -1,7 +1,7 @@
 """`source = { kind = "prebuilt" }`: the distribution's own UML kernel; nothing is compiled.
 
-It is general, not small: almost everything is a module, and its boot takes a second. It has no vector
-network devices in bookworm. The C library of its suite comes with it, so the host's may be an older one.
+It is general, not small: almost everything is a module (IPv6, too: `modules = ["ipv6"]`), and its boot takes a second.
+The C library of its suite comes with it, so the host's may be an older one.
 
     [kernel]
     source = { kind = "prebuilt" }

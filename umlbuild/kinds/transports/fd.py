@@ -1,6 +1,10 @@
-"""`transport = { kind = "fd", fd = 5 }`: a descriptor that the launcher's caller has opened.
+"""`transport = { kind = "fd", fd = 20 }`: a descriptor that the launcher's caller has opened.
 
-For example one end of a socketpair(AF_UNIX, SOCK_DGRAM) whose other end another machine holds.
+For example one end of a socketpair(AF_UNIX, SOCK_SEQPACKET or SOCK_DGRAM) whose other end another machine holds: a
+cable between two machines that needs no privilege and no network of the host. A packet socket works, too; a tap (opened
+without IFF_VNET_HDR) with `vec = false`. `Machine.start(bundle, descriptors=[20])` hands descriptors on.
+
+`ip link set vec0 down` closes the descriptor for good: the interface cannot come up again.
 
 Source: arch/um/drivers/vector_user.c user_init_fd_fds; uml-facts 2.5.
 """
@@ -11,7 +15,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from umlbuild.kinds.transports.base import Sockets, TransportModel
+from umlbuild.kinds.transports.base import FIRST_DESCRIPTOR, Sockets, TransportModel
 
 
 class Fd(TransportModel):
@@ -21,12 +25,16 @@ class Fd(TransportModel):
     SOCKETS: ClassVar[Sockets] = "none"
 
     kind: Literal["fd"] = "fd"
-    fd: int = Field(ge=3, le=1023)
-    """Its number in the process that calls `run`."""
+    fd: int = Field(ge=20, lt=FIRST_DESCRIPTOR)
+    """Its number in the process that calls `run`; lower ones are the launcher's, higher ones are those of `raw`."""
+
+    @property
+    def descriptor(self) -> int | None:
+        return self.fd
+
+    @property
+    def claims(self) -> tuple[tuple[str, object], ...]:
+        return (("fd", self.fd),)
 
     def options(self) -> tuple[tuple[str, str], ...]:
         return (("fd", str(self.fd)),)
-
-    @property
-    def filtered_fd(self) -> int | None:
-        return self.fd

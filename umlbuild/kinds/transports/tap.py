@@ -1,7 +1,17 @@
-"""`transport = { kind = "tap", ifname = "tap0" }`: a tap interface of the host.
+"""`transport = { kind = "tap", ifname = "tap0" }`: a tap interface of the host. The usual choice.
 
-The interface must exist and belong to the user who starts the machine
-(`ip tuntap add tap0 mode tap user NAME`): UML without a name and without privilege tries for ever.
+    [[network]]
+    transport = { kind = "tap", ifname = "tap0" }
+    address = "192.168.4.2/30"
+    gateway = "192.168.4.1"
+    [network.host]
+    address = "192.168.4.1/30"
+
+The interface must exist and belong to the user who starts the machine: `sudo dist/NAME/net up` makes it so. UML
+without a name and without privilege would try for ever, so the name is required. UML needs no privilege for a tap of
+its user's, but it must be in the host's network namespace, where it can see all interfaces.
+
+It panics kernels with several CPUs (SMP) when the interface comes up.
 
 Source: arch/um/drivers/vector_user.c user_init_tap_fds; uml-facts 2.2.
 """
@@ -20,6 +30,7 @@ class Tap(TransportModel):
     HOST_NETWORK: ClassVar[bool] = True
     EGRESS: ClassVar[bool] = True
     SOCKETS: ClassVar[Sockets] = "none"
+    PANICS_SMP: ClassVar[bool] = True
 
     kind: Literal["tap"] = "tap"
     ifname: Ifname
@@ -32,6 +43,10 @@ class Tap(TransportModel):
     @property
     def host_paths(self) -> tuple[str, ...]:
         return ("/dev/net/tun",)
+
+    @property
+    def claims(self) -> tuple[tuple[str, object], ...]:
+        return (("ifname", self.ifname),)
 
     def options(self) -> tuple[tuple[str, str], ...]:
         return (("ifname", self.ifname),)

@@ -2,6 +2,7 @@
  *
  *   --filter FILE   a classic BPF program that says which frames come in
  *   --fd N          the descriptor under which the command gets the socket
+ *   --inherited     the socket is there already as that descriptor: look whether it is what we would have made
  *   --buffer BYTES  how much may wait in it, each way
  *
  * Until the filter is locked the socket is bound to no protocol, so no frame comes in before. The interface hears all
@@ -37,11 +38,32 @@ static void set_buffer(int fd, int size)
             fail(FAILED, "--buffer %d: %s", size, strerror(errno));
 }
 
+/* Whether descriptor `fd` is a packet socket on the interface, behind exactly this filter, which is locked. */
+static void inspect(int fd, const char *name, const struct filter *filter)
+{
+    struct sock_filter found[FILTER_MOST];
+    struct sockaddr_ll address = {0};
+    socklen_t size = sizeof(int), length = sizeof address, count = FILTER_MOST;
+    int domain = 0, type = 0, locked = 0;
+
+    if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &size) || domain != AF_PACKET ||
+        getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &size) || type != SOCK_RAW)
+        fail(FAILED, "descriptor %d is no packet socket", fd);
+    if (getsockname(fd, (struct sockaddr *)&address, &length) || address.sll_ifindex != (int)if_nametoindex(name))
+        fail(FAILED, "descriptor %d is not bound to interface %s", fd, name);
+    if (getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, found, &count) || count != filter->length ||
+        memcmp(found, filter->code, count * sizeof *found))
+        fail(FAILED, "descriptor %d does not have this packet filter", fd);
+    if (getsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &locked, &size) || !locked)
+        fail(FAILED, "descriptor %d: its packet filter is not locked", fd);
+}
+
 int packet(struct words *words)
 {
     const char *option, *name = NULL;
     struct filter filter = {0, NULL};
     long target = -1, buffer = -1;
+    bool inherited = false;
     int fd, on = 1;
 
     if (*words->at && (*words->at)[0] != '-')
@@ -53,6 +75,8 @@ int packet(struct words *words)
             target = number_of(value_of(words, option), option, 3, 65535);
         else if (strcmp(option, "--buffer") == 0 && buffer < 0)
             buffer = number_of(value_of(words, option), option, 1, 1 << 30);
+        else if (strcmp(option, "--inherited") == 0)
+            inherited = true;
         else
             fail(FAILED, "%s: unknown, or given twice", option);
     }
@@ -60,6 +84,11 @@ int packet(struct words *words)
         fail(FAILED, "packet: no name of an interface");
     if (!filter.code || target < 0)
         fail(FAILED, "packet: --filter FILE and --fd N are needed");
+
+    if (inherited) {
+        inspect((int)target, name, &filter);
+        become(words);
+    }
 
     fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
     if (fd < 0)

@@ -30,6 +30,15 @@ sandbox_check() {
         "use a smaller --memory, or set UMLBUILD_MEMORY_DIR=/var/tmp to have it in a file"
 }
 
+# With CAPABILITIES there is no user namespace: whoever can make the others stays root, keeps these and nothing else.
+# What bwrap itself needs is inheritable, so that the bounding set can be cut before it; it does not cut root's, and then
+# UML's execve would look like a gain of rights, which turns address space randomisation on again.
+sandbox_capability() {
+    [ "$uid" = 0 ] && [ $((0x$capabilities >> 21 & 1)) = 1 ] || refuse \
+        "the sandbox can keep CAP_NET_RAW only for root with CAP_SYS_ADMIN" \
+        "start it as root with --allow-root, or in a namespace of your own (unshare -Urn)"
+}
+
 # enter ACTION WORD...: call ACTION with the words that run these in the sandbox. Built from the end: what comes
 # first here is mounted last.
 enter() {
@@ -68,12 +77,19 @@ enter() {
     set -- --symlink /dev/shm/u "$inst/u" --dev-bind /dev/null /dev/null --dev-bind /dev/random /dev/random "$@"
     [ -n "$HOST_NETWORK" ] || set -- --unshare-net "$@"
     # Root of a user namespace would get back, at its execve, what 7.x takes away (it would start itself for ever).
-    [ "$uid" != 0 ] || [ -n "$drop" ] || set -- --uid 65534 --gid 65534 "$@"
+    [ "$uid" != 0 ] || [ -n "$drop$CAPABILITIES" ] || set -- --uid 65534 --gid 65534 "$@"
     [ -z "$locked" ] || set -- --sync-fd 9 "$@" # held, and not handed on
+    keep=
+    if [ -n "$CAPABILITIES" ]; then # net_raw
+        keep="setpriv --inh-caps=-all,+sys_admin,+dac_override,+$CAPABILITIES setpriv --bounding-set=-all,+$CAPABILITIES"
+        set -- --cap-add CAP_NET_RAW "$@"
+    else
+        set -- --unshare-user "$@"
+    fi
     # shellcheck disable=SC2086  # words or none
-    "$action" $drop $no_aslr "$bwrap" --clearenv --setenv PATH /usr/bin:/bin --setenv TERM "${TERM:-linux}" \
+    "$action" $drop $keep $no_aslr "$bwrap" --clearenv --setenv PATH /usr/bin:/bin --setenv TERM "${TERM:-linux}" \
         --setenv TMPDIR /dev/shm \
-        --unshare-user --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --hostname "$NAME" \
+        --unshare-pid --unshare-ipc --unshare-uts --unshare-cgroup-try --hostname "$NAME" \
         --die-with-parent --new-session --cap-drop ALL --seccomp 3 --info-fd 4 --block-fd 8 "$@"
 }
 

@@ -52,6 +52,7 @@ enter() {
         set -- "--$mode" "$inst/share/$share" "$@"
         share=$((share + 1))
     done
+    for file in $FILTERS; do set -- --ro "$inst/$file" "$@"; done
     for path in $HOST_PATHS; do set -- --dev "$path" "$@"; done
     [ -z "$locked" ] || set -- --hold 9 "$@"
     # shellcheck disable=SC2086  # words or none

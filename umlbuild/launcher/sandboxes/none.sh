@@ -11,6 +11,8 @@ sandbox_check() {
     check_memory_dir
 }
 
+sandbox_capability() { :; } # UML has whatever we have
+
 # enter ACTION WORD...: call ACTION with the words that run these in the sandbox.
 enter() {
     action=$1
