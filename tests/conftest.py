@@ -17,7 +17,7 @@ import pytest
 NEED_KERNELS = {
     "test_escape_attempts.py", "test_image_boot.py", "test_kernel_trees.py", "test_machine_jail.py",
     "test_machine_landlock.py", "test_machine_matrix.py", "test_machine_scope.py", "test_machine_shipped.py",
-    "test_network_packets.py",
+    "test_network_packets.py", "test_network_router.py",
 }  # fmt: skip
 MANY = 300
 """Tests before those, for which a build in the background pays."""

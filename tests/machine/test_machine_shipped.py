@@ -13,8 +13,6 @@ from pathlib import Path
 
 import bundles
 import pytest
-from bundles import started
-from test_machine_matrix import run
 
 pytestmark = [pytest.mark.boot, pytest.mark.build, pytest.mark.timeout(1800)]
 
@@ -24,25 +22,6 @@ def recipes(tmp_path: Path) -> Path:
     """A copy of recipes/: building writes locks beside them."""
     ignored = shutil.ignore_patterns("*.lock.toml")
     return Path(shutil.copytree(bundles.PROJECT / "recipes", tmp_path / "recipes", ignore=ignored))
-
-
-def test_router(recipes: Path, tmp_path: Path) -> None:
-    bundle = bundles.build_file(recipes / "router.toml", tmp_path)
-    image = (bundle / "root.img").stat()
-    assert image.st_size == 2 << 30 and image.st_blocks * 512 < image.st_size / 4  # sparse
-    with started(bundle) as machine:
-        assert run(machine, "systemctl is-system-running --wait").strip() == "running"
-        assert run(machine, "uname -r").startswith("7.")
-        assert "masquerade" in run(machine, "nft list ruleset")
-        assert run(machine, "cat /proc/sys/net/ipv4/ip_forward").strip() == "1"
-        assert re.search(r"^dummy ", run(machine, "lsmod"), re.MULTILINE)
-        assert run(machine, "findmnt -n -o SOURCE,FSTYPE /").split() == ["/dev/ubda", "ext4"]
-        assert run(machine, "head -2 /etc/fstab | tail -1").split()[:3] == ["/dev/ubda", "/", "ext4"]
-        # Module loading is off: what is not loaded stays out.
-        refused = machine.exec("modprobe sit", timeout_s=30)
-        assert refused.status == 1 and b"Operation not permitted" in refused.stderr
-        assert len(run(machine, "cat /etc/machine-id").strip()) == 32
-        assert (machine.stop().kind, (bundle / "root.img").stat().st_mtime) == ("exit", image.st_mtime)
 
 
 def test_hello_gives_a_shell_on_the_terminal(recipes: Path, tmp_path: Path) -> None:

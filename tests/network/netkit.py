@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,20 @@ def namespace(directory: Path) -> Iterator[None]:
         command("mount", "--bind", str(node), "/dev/net/tun")
         ip("link", "set", "lo", "up")
         yield
+
+
+@contextlib.contextmanager
+def entered(network: Path) -> Iterator[None]:
+    """This thread in another network namespace; a socket stays in the one where it was made."""
+    here = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
+    there = os.open(network, os.O_RDONLY)
+    try:
+        _check(_LIBC.setns(there, _CLONE_NEWNET))
+        yield
+    finally:
+        _check(_LIBC.setns(here, _CLONE_NEWNET))
+        os.close(there)
+        os.close(here)
 
 
 def _back(descriptor: int, flag: int, place: str) -> None:
@@ -175,3 +190,11 @@ def run(machine: Machine, text: str) -> str:
     said = (result.status, result.stdout.decode(), result.stderr.decode(), machine.console.lines()[-15:])
     assert result.ok, (text, *said)
     return result.stdout.decode()
+
+
+def eventually(machine: Machine, text: str, wanted: str) -> None:
+    """Wait until a command in the guest says something; inits go on after the agent is up."""
+    deadline = time.monotonic() + 30
+    while wanted not in (said := machine.exec(text, timeout_s=30).stdout.decode()):
+        assert time.monotonic() < deadline, (text, wanted, said, machine.console.lines()[-20:])
+        time.sleep(0.2)

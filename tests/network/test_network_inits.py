@@ -6,7 +6,6 @@ import os
 import pwd
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import bundles
 import netkit
 import pytest
 from dhcpkit import DhcpServer
-from netkit import command, ip, namespace, run, started
+from netkit import command, eventually, ip, namespace, run, started
 
 from umlbuild.runtime.machine import Machine
 
@@ -91,14 +90,6 @@ def fixed(machine: Machine, name: str) -> bool:
         with pytest.raises(ConnectionRefusedError):  # by the guest: nobody listens at this port
             socket.create_connection((address, 9), timeout=20)
     return True
-
-
-def eventually(machine: Machine, text: str, wanted: str) -> None:
-    """Wait until a command in the guest says something; inits go on after the agent is up."""
-    deadline = time.monotonic() + 30
-    while wanted not in (said := machine.exec(text, timeout_s=30).stdout.decode()):
-        assert time.monotonic() < deadline, (text, wanted, said, machine.console.lines()[-20:])
-        time.sleep(0.2)
 
 
 def test_in_a_namespace_of_ones_own(shelf: Path) -> None:

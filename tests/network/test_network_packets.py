@@ -152,6 +152,23 @@ def test_vde(shelf: Path) -> None:
         machine_and_machine(one, two, 1)
 
 
+def test_two_machines_at_one_bridge(shelf: Path) -> None:
+    built = []
+    for number in (1, 2):
+        transport = {"kind": "tap", "ifname": f"uml{number}"}
+        networks = [{"transport": transport, "address": f"10.77.100.{number}/30", "host": {"bridge": "lab"}}]
+        data = netkit.recipe(f"net-bridge-{number}", dict(bundles.PREBUILT), networks, bare=True)
+        built.append(bundles.build(data, shelf))
+    with place(shelf):
+        for bundle in built:
+            command(str(bundle / "net"), "up")
+        with started(built[0], root=False) as one, started(built[1], root=False) as two:
+            machine_and_machine(one, two, 1)
+        for bundle in built:
+            command(str(bundle / "net"), "down")
+        assert [line.split()[1] for line in ip("-o", "link").splitlines()] == ["lo:"]
+
+
 @contextlib.contextmanager
 def switch() -> Iterator[None]:
     """A vde_switch, which ends after its machines: see what docs/network.md says of the other side's end."""

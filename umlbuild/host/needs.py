@@ -31,6 +31,7 @@ PACKAGES = {
     "apt-get": "apt",
     "bc": "bc",
     "bison": "bison",
+    "busybox": "busybox",
     "bwrap": "bubblewrap",
     "ccache": "ccache",
     "debootstrap": "debootstrap",
@@ -86,7 +87,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 """Stage → programs; a spec may add to them, see `programs_of`."""
 
 TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "newuidmap", "bwrap", "ccache",
-         "slirp4netns", "tc", "tcpdump", "zstd", "ip", "ethtool", "vde_plug", "vde_switch",
+         "busybox", "slirp4netns", "tc", "tcpdump", "zstd", "ip", "ethtool", "vde_plug", "vde_switch",
          *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
 """What the project's own tests use when it is there."""
 
