@@ -11,6 +11,7 @@ from typing import Any
 
 import tomli_w
 
+from umlbuild import lock as locks
 from umlbuild.host.store import Store
 from umlbuild.kinds import symbols
 from umlbuild.project import plan_recipe
@@ -90,6 +91,9 @@ def build_file(path: Path, project: Path) -> Path:
 
 def output_of_build(path: Path, project: Path, verb: str = "build") -> str:
     """Build the recipe in a file; what the build says."""
+    lock = locks.path_of(path)
+    if lock.exists() and f"format = {locks.FORMAT}\n" not in lock.read_text():
+        lock.unlink()  # of a cache that is older than this version
     done = subprocess.run(
         [sys.executable, "-m", "umlbuild.cli", verb, str(path)],
         cwd=project, env={**os.environ, "UMLBUILD_CACHE": str(CACHE)}, timeout=BUILD_S,

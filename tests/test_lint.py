@@ -31,7 +31,9 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "stages": (*PURE, "specs", "kinds.size", "host", "stages.context"),
     "runtime": (*PURE, "specs", "host", "runtime"),
     "attack": (*PURE, "host", "runtime", "attack"),
-    "project": (*PURE, "specs", "kinds", "recipe", "lock", "plan", "host", "project"),
+    "resolving": (*PURE, "specs", "kinds", "recipe", "lock", "plan", "host"),
+    "project": (*PURE, "specs", "kinds", "recipe", "lock", "plan", "host", "resolving", "project"),
+    "vendor": (*PURE, "specs", "recipe", "lock", "plan", "host", "project"),
     "tasks": (*PURE, "specs", "plan", "stages", "host", "project", "tasks"),
 }
 """Room → what it may import of umlbuild; a room that is not here (the command line's) may import all."""

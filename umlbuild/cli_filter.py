@@ -64,12 +64,13 @@ def compiled_of(word: str, directory: Path) -> Iterator[Compiled]:
     from umlbuild.host.store import Store
     from umlbuild.lock import Lock
     from umlbuild.plan.filters import filters_step
+    from umlbuild.plan.wishes import wishes_of
     from umlbuild.specs.filters import FiltersSpec
 
     path, *_ = project.find_recipes(word, directory)
     recipe = project.read_recipe(path)
     files = Files(path.parent.absolute(), path.name)
-    step = filters_step(recipe, project.read_lock(path, recipe) or Lock(asked=""), files)
+    step = filters_step(recipe, project.read_lock(path, recipe) or Lock(asked=wishes_of(recipe)), files)
     if files.problems:
         raise RecipeError(files.problems)
     if step is None:

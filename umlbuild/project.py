@@ -8,20 +8,19 @@ from __future__ import annotations
 import contextlib
 import difflib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from umlbuild import lock as locks
-from umlbuild.errors import RecipeError, UserError
+from umlbuild.errors import LockError, RecipeError, UserError
 from umlbuild.host.files import Files
 from umlbuild.host.identity import Identities
 from umlbuild.lock import Lock
 from umlbuild.plan.bundle import Plan, plan_of
-from umlbuild.plan.wishes import Wishes, wishes_of
+from umlbuild.plan.wishes import wishes_of
 from umlbuild.recipe import Recipe, load
 from umlbuild.specs.filters import FiltersSpec
-from umlbuild.specs.packages import DebPin
 
 Note = Callable[[str], None]
 
@@ -51,79 +50,99 @@ def read_recipe(path: Path) -> Recipe:
     def read(name: str) -> str:
         return (path.parent / name).read_text(encoding="utf-8")
 
+    return load.load(_text_of(path), path.name, read)
+
+
+def base_of(path: Path) -> str | None:
+    """The file that a recipe extends, relative to it. Raises: RecipeError."""
+    name = load.data_of(_text_of(path), path.name).get("extends")
+    return name if isinstance(name, str) else None
+
+
+def any_lock(path: Path) -> Lock | None:
+    """The lock beside a recipe, whatever it answers; None if there is none. Raises: LockError."""
+    file = locks.path_of(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RecipeError([f"{path}: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise RecipeError([f"{path}: not UTF-8 text (byte {error.start})"]) from error
-    return load.load(text, path.name, read)
+        return locks.parse(file.read_text(encoding="utf-8"), file, path.name)
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise LockError(f"{file}: cannot be read: {error}", f"write it anew: umlbuild lock {path.name}") from error
 
 
 def read_lock(path: Path, recipe: Recipe) -> Lock | None:
     """The lock of a recipe, None if there is none or it answers other questions. Raises: LockError."""
-    file = locks.path_of(path)
-    try:
-        lock = locks.parse(file.read_text(encoding="utf-8"), str(file))
-    except FileNotFoundError:
-        return None
-    return lock if lock.asked == wishes_of(recipe).asked() else None
+    return _answering(any_lock(path), recipe)
 
 
-def plan_recipe(path: Path, *, resolve: bool, note: Note, cache: Path) -> Plan:
+def plan_recipe(path: Path, *, resolve: bool, note: Note, cache: Path, locked: bool = False) -> Plan:
     """The plan of a recipe; with `resolve`, a missing or outdated lock is made anew (this needs the network).
+
+    With `locked` the lock must be there and answer what the recipe asks.
 
     Raises: RecipeError, LockError, FetchError, HostError.
     """
     recipe = read_recipe(path)
-    lock = read_lock(path, recipe)
-    if lock is None:
-        if not resolve:
+    if locked or not resolve:
+        old = any_lock(path)
+        lock = _answering(old, recipe)
+        if locked and lock is None:
+            raise _not_locked(path, recipe, old)
+        if lock is None:
             raise UserError(f"{path.name}: nothing is resolved yet", f"run: doit build recipe={path.name}")
-        lock = resolved(wishes_of(recipe), cache, note)
-        _write(locks.path_of(path), locks.text_of(lock))
+    else:
+        lock = locked_or_resolved(path, recipe, cache=cache, note=note)
     return _plan(recipe, path, lock, cache)
 
 
-def resolved(wishes: Wishes, cache: Path, note: Note) -> Lock:
-    """The answers of Debian's archives, signatures checked. Raises: LockError, FetchError, HostError."""
-    from umlbuild.host.apt import Apt, keyring, mirrors
+def locked_or_resolved(path: Path, recipe: Recipe, *, cache: Path, note: Note) -> Lock:
+    """The lock of a recipe; one that is missing or of another recipe is made, and written.
 
-    note(f"resolving the packages of {wishes.suite}")
-    apt = Apt(
-        cache=cache,
-        mirrors=mirrors(wishes.mirror, os.environ),
-        keyring=keyring(os.environ),
-        architecture="amd64",
-        components=wishes.components,
-        note=note,
-    )
-    kernel: tuple[DebPin, ...] = ()
-    if wishes.kernel is not None:
-        wish = wishes.kernel
-        name = wish.package or apt.newest(wish.suite, wish.pattern)
-        libraries = (apt.pin(wish.suite, library) for library in wish.libraries or ())
-        kernel = (apt.pin(wish.suite, name, wish.version), *libraries)
-    if wishes.variant == "none":
-        root = tuple(apt.pin(wishes.suite, name) for name in wishes.packages)
-    else:
-        root = apt.resolve(wishes.suite, wishes.variant, wishes.packages)
-    tools = apt.closure(wishes.tools_suite, wishes.tools) if wishes.tools else ()
-    filters = apt.closure(wishes.tools_suite, wishes.filters) if wishes.filters else ()
-    return Lock(asked=wishes.asked(), kernel=kernel, rootfs=root, tools=tools, filters=filters)
+    Raises: LockError, FetchError, HostError.
+    """
+    old = any_lock(path)
+    if (lock := _answering(old, recipe)) is not None:
+        return lock
+    from umlbuild.resolving import resolved
+
+    lock = resolved(recipe, cache=cache, note=note, old=old)
+    write_lock(path, lock)
+    if old is not None:
+        lines = locks.changes(old, lock) or ["no package changes"]
+        note(f"{locks.path_of(path).name} follows the recipe:\n" + "\n".join(f"  {line}" for line in lines))
+    return lock
+
+
+def write_lock(path: Path, lock: Lock) -> None:
+    """Put a lock beside its recipe, whole or not at all. Raises: UserError."""
+    _write(locks.path_of(path), locks.text_of(lock))
+
+
+def files_of(path: Path, recipe: Recipe, lock: Lock) -> tuple[Plan, Files]:
+    """A recipe's plan without any check of this machine, and the files that it reads."""
+    files = Files(path.parent.absolute(), path.name)
+    plan = plan_of(recipe, lock, files, lambda program: program, path=path, mirrors={})
+    return plan, files
+
+
+def mirrors_of(recipe: Recipe, lock: Lock) -> LazyMirrors:
+    """Where the packages of a lock are fetched from."""
+    return LazyMirrors(recipe.rootfs.mirror, lock.moments())
 
 
 class LazyMirrors(Mapping[str, str]):
     """The mirrors, asked of the host only when a step really fetches: a no-op build need not know them."""
 
-    def __init__(self, explicit: str | None) -> None:
+    def __init__(self, explicit: str | None, moments: Mapping[str, Sequence[str]]) -> None:
         self._explicit = explicit
+        self._moments = moments
 
     @cached_property
     def _found(self) -> Mapping[str, str]:
-        from umlbuild.host.mirrors import mirrors
+        from umlbuild.host.mirrors import mirrors, with_snapshots
 
-        return dict(mirrors(self._explicit, os.environ).items())
+        found: Mapping[str, str] = {str(name): urls for name, urls in mirrors(self._explicit, os.environ).items()}
+        return {str(name): urls for name, urls in with_snapshots(found, self._moments, os.environ).items()}
 
     def __getitem__(self, name: str) -> str:
         return self._found[name]
@@ -135,10 +154,36 @@ class LazyMirrors(Mapping[str, str]):
         return len(self._found)
 
 
+def _answering(lock: Lock | None, recipe: Recipe) -> Lock | None:
+    return lock if lock is not None and lock.asked == wishes_of(recipe) else None
+
+
+def _not_locked(path: Path, recipe: Recipe, lock: Lock | None) -> LockError:
+    file = locks.path_of(path).name
+    if lock is None:
+        return LockError(
+            f"{path.name}: --locked, but there is no {file}", f"umlbuild lock {path.name}, and commit {file}"
+        )
+    rows = "\n".join(f"  {row}" for row in locks.disagreements(lock.asked, wishes_of(recipe)))
+    return LockError(
+        f"{path.name}: --locked, but {file} is of another recipe:\n{rows}",
+        f"umlbuild lock {path.name}, and commit {file}",
+    )
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RecipeError([f"{path}: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise RecipeError([f"{path}: not UTF-8 text (byte {error.start})"]) from error
+
+
 def _plan(recipe: Recipe, path: Path, lock: Lock, cache: Path) -> Plan:
     files = Files(path.parent.absolute(), path.name)
     identities = Identities(cache)
-    plan = plan_of(recipe, lock, files, identities.of, path=path, mirrors=LazyMirrors(recipe.rootfs.mirror))
+    plan = plan_of(recipe, lock, files, identities.of, path=path, mirrors=mirrors_of(recipe, lock))
     if not files.problems:
         files.problems += _refused_filters(plan, path.name, cache)
     if files.problems:

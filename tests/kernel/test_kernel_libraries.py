@@ -13,7 +13,7 @@ from umlbuild.host.elf import Linkage, linkage_of
 from umlbuild.host.files import Files
 from umlbuild.host.identity import Identities, compilers_library
 from umlbuild.host.kbuild import links_statically
-from umlbuild.lock import Lock
+from umlbuild.lock import Lock, Wishes
 from umlbuild.plan.inputs import Identity
 from umlbuild.plan.kernel import kernel_step
 from umlbuild.recipe.load import parse
@@ -113,6 +113,9 @@ def test_a_tree_that_tells_no_version(tmp_path: Path) -> None:
         links_statically(tmp_path)
 
 
+ASKED = Wishes(suite="bookworm", components=("main",), variant="minbase", packages=(), tools_suite="trixie", tools=())
+
+
 @pytest.mark.parametrize(
     ("newer", "moved"),
     [("ldd", {"kernel"}), ("libgcc_s.so.1", {"kernel"}), ("gcc", {"kernel_config", "kernel"}), ("cc1", set())],
@@ -125,7 +128,7 @@ def test_what_is_linked_in_is_in_the_kernels_key(tmp_path: Path, newer: str, mov
     (tmp_path / "linux/Makefile").write_text("VERSION = 7\n")
 
     def keys(identity: Identity) -> dict[str, str]:
-        step = kernel_step(recipe, Lock(asked="x"), Files(tmp_path, "demo.toml"), identity)
+        step = kernel_step(recipe, Lock(asked=ASKED), Files(tmp_path, "demo.toml"), identity)
         return {below.stage: below.key for below in step.walk()}
 
     before = keys(lambda name: f"{name} 1")

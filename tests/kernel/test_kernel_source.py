@@ -195,7 +195,7 @@ def test_a_download_that_cannot_be(tmp_path: Path, context: Context) -> None:
     source = TarballSource(url="http://127.0.0.1:1/l.tar.xz", sha256="0" * 64, compression="xz")
     with pytest.raises(FetchError, match=r"127\.0\.0\.1:1"):
         kernel_source.run(KernelSourceSpec(source=source), {}, tmp_path, context)
-    assert list(context.work.iterdir()) == []
+    assert [path for path in context.work.rglob("*") if path.is_file()] == []
 
 
 def test_what_is_no_kernel_is_refused(tree: Path, tmp_path: Path, context: Context) -> None:
@@ -264,7 +264,7 @@ def test_a_download_of_other_bytes_names_both_digests_and_keeps_nothing(
         with pytest.raises(FetchError) as caught:
             kernel_source.run(KernelSourceSpec(source=source), {}, out, context)
     assert "0" * 64 in caught.value.message and digest.of_file(tarball) in caught.value.message
-    assert [*out.iterdir(), *context.work.iterdir()] == []
+    assert [path for where in (out, context.work) for path in where.rglob("*") if path.is_file()] == []
 
 
 def test_a_tarball_that_the_server_does_not_have(tmp_path: Path, context: Context) -> None:

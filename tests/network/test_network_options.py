@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_plan_keys import LOCK, pin
 
 from umlbuild.errors import RecipeError
 from umlbuild.kinds.transports import KINDS
@@ -277,15 +278,9 @@ def test_a_kernel_can_be_too_old() -> None:
 
 def test_the_pinned_kernel_counts(tmp_path: Path) -> None:
     from umlbuild.host.files import Files
-    from umlbuild.lock import Lock
-    from umlbuild.specs.packages import DebPin
-
-    pin = DebPin(
-        name="user-mode-linux", version="6.1um4+b13", architecture="amd64", size=1, sha256="ab" * 32, path="pool/u.deb"
-    )
     change = {**NO_SANDBOX, "kernel": {"source": {"kind": "prebuilt"}}}
     made = recipe({"kind": "vde", "vnl": "vde:///v"}, change=change)
-    lock = Lock(asked="x", kernel=(pin,), rootfs=(pin,), tools=(pin,))
+    lock = LOCK.model_copy(update={"kernel": (pin("user-mode-linux", "6.1um4+b13"),)})
     with pytest.raises(RecipeError, match=r"network\[0\].transport: vde needs kernel 6.12"):
         plan_of(made, lock, Files(tmp_path, "demo.toml"), str, path=tmp_path / "demo.toml", mirrors={})
 

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from umlbuild.host.files import Files
-from umlbuild.lock import Lock
+from umlbuild.lock import Lock, Wishes
 from umlbuild.plan.bundle import Plan, plan_of
 from umlbuild.plan.wishes import wishes_of
 from umlbuild.recipe.load import merged, parse
-from umlbuild.specs.packages import DebPin
+from umlbuild.specs.packages import LockedDeb
 
 GOLDEN = Path(__file__).parent / "golden-keys.json"
 
@@ -28,13 +28,16 @@ BASE: dict[str, Any] = {
 }
 
 
-def pin(name: str, version: str = "1.0-1") -> DebPin:
+def pin(name: str, version: str = "1.0-1", suite: str = "bookworm") -> LockedDeb:
     path = f"pool/main/{name[0]}/{name}/{name}_{version}_amd64.deb"
-    return DebPin(name=name, version=version, architecture="amd64", size=1000, sha256="ab" * 32, path=path)
+    return LockedDeb(
+        name=name, version=version, architecture="amd64", size=1000, sha256="ab" * 32, path=path, suite=suite
+    )
 
 
+ASKED = Wishes(suite="bookworm", components=("main",), variant="minbase", packages=(), tools_suite="trixie", tools=())
 LOCK = Lock(
-    asked="x",
+    asked=ASKED,
     kernel=(pin("linux-source-7.3", "7.3.4-1"),),
     rootfs=(pin("bash"), pin("nftables")),
     tools=(pin("e2fsprogs"),),
@@ -167,6 +170,6 @@ def test_passwords_come_from_files_and_the_environment(tmp_path: Path, monkeypat
 
 
 def test_the_lock_answers_only_its_own_questions() -> None:
-    asked = wishes_of(parse(dict(BASE), "demo.toml")).asked()
-    assert wishes_of(parse(merged(BASE, {"rootfs": {"hostname": "b"}}), "demo.toml")).asked() == asked
-    assert wishes_of(parse(merged(BASE, {"rootfs": {"packages": ["vim"]}}), "demo.toml")).asked() != asked
+    asked = wishes_of(parse(dict(BASE), "demo.toml"))
+    assert wishes_of(parse(merged(BASE, {"rootfs": {"hostname": "b"}}), "demo.toml")) == asked
+    assert wishes_of(parse(merged(BASE, {"rootfs": {"packages": ["vim"]}}), "demo.toml")) != asked

@@ -98,7 +98,7 @@ def test_a_package_that_the_mirror_dropped(tmp_path: Path, site: tuple[Path, tup
     gone = pins[0].model_copy(update={"path": "pool/main/a/a/a_0.9_amd64.deb"})
     with served(root) as url, pytest.raises(FetchError, match="does not have it any more") as caught:
         run(tmp_path / "1", url, (gone,))
-    assert "resolve the recipe anew" in caught.value.hint
+    assert "umlbuild lock RECIPE --update a" in caught.value.hint
 
 
 def test_an_archive_without_a_mirror(tmp_path: Path, site: tuple[Path, tuple[DebPin, ...]]) -> None:

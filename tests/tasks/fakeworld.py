@@ -57,9 +57,13 @@ class Plan:
     mirrors: Mapping[str, str] = field(default_factory=dict)
 
 
-def plan_recipe(path: Path, *, resolve: bool, note: Callable[[str], None], cache: Path) -> Plan:
+def plan_recipe(
+    path: Path, *, resolve: bool, note: Callable[[str], None], cache: Path, locked: bool = False
+) -> Plan:
     data = read_recipe(path)
     if data.wants_lock and not path.with_suffix(".lock").exists():
+        if locked:
+            raise LockError("there is no lock", "write one")
         if not resolve:
             raise LockError("nothing is resolved yet")
         note("resolving")

@@ -213,7 +213,7 @@ def a_mirror(kind: str) -> Iterator[str]:
         ("closed", False, ("cannot be read", "fix: ", "UMLBUILD_MIRROR")),
         ("closed", True, ("Connection refused", "fix: ", "UMLBUILD_MIRROR")),
         ("404", False, ("no such suite", "fix: ")),
-        ("404", True, ("does not have it any more", "fix: ", "resolve the recipe anew")),
+        ("404", True, ("does not have it any more", "fix: ", "umlbuild lock RECIPE --update")),
     ],
 )
 def test_a_mirror_that_is_gone(

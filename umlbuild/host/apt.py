@@ -15,18 +15,19 @@ import functools
 import re
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from umlbuild import digest
 from umlbuild.errors import FetchError, LockError, ToolFailed
-from umlbuild.host import process
-from umlbuild.host.mirrors import Mirrors, keyring, mirrors
+from umlbuild.host import kept, offline, process, releases
+from umlbuild.host.mirrors import Mirrors, keyring, mirrors, urls_of
 from umlbuild.host.names import nearest
+from umlbuild.host.releases import ReleaseFile
 from umlbuild.host.stall import Stall
 from umlbuild.host.store import Store
-from umlbuild.specs.packages import Archive, DebPin
+from umlbuild.specs.packages import Archive, DebPin, LockedDeb
 
 __all__ = ["Apt", "Mirrors", "keyring", "mirrors", "parse_uris"]
 
@@ -35,6 +36,7 @@ _STALLED_S = 60
 """Twice the time after which apt gives up a connection. Source: apt-transport-http(1), Acquire::http::Timeout."""
 _QUERY_S = 120
 _LOCK_S = 900
+_COMPLAINT_LINES = 200
 _ROLLING = ("sid", "unstable", "testing", "experimental", "rc-buggy")
 _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _SUITE = re.compile(r"[a-z][a-z0-9.-]*")
@@ -68,9 +70,15 @@ class Apt:
     """How long lists count as new; a mirror changes every few hours."""
     note: Callable[[str], None] = lambda _text: None
     _seen: set[str] = field(default_factory=set, compare=False)
+    read: set[ReleaseFile] = field(default_factory=set, compare=False)
+    """The signed Release files that answers came from."""
 
-    def resolve(self, suite: str, variant: str, packages: Sequence[str] = ()) -> tuple[DebPin, ...]:
+    def resolve(
+        self, suite: str, variant: str, packages: Sequence[str] = (), keep: Mapping[str, str] | None = None
+    ) -> tuple[LockedDeb, ...]:
         """Every package of a root file system: the variant's and `packages`, with all dependencies.
+
+        `keep` are versions by name, to be chosen wherever the lists have them and dependencies allow.
 
         Raises: LockError (no such suite or package, conflicts), FetchError (mirror, signature).
         """
@@ -81,17 +89,19 @@ class Apt:
             arch = self.architecture
             patterns.append(_PRIORITY.format(suite=_release_of(suite), arch=arch, these=these))
         wanted = [*patterns, *names, *self._checked(suite, packages)]
-        pins = self._install(suite, wanted)
+        pins = self._install(suite, wanted, keep)
         if "usrmerge" in {pin.name for pin in pins} and "usrmerge" not in packages:
             # A new root is merged from the start: the empty package that says so spares usrmerge and perl.
-            pins = self._install(suite, [*wanted, "usr-is-merged"])
+            pins = self._install(suite, [*wanted, "usr-is-merged"], keep)
         return pins
 
-    def closure(self, suite: str, packages: Sequence[str]) -> tuple[DebPin, ...]:
-        """Some packages with all their dependencies, as on a machine that has nothing. Raises: as `resolve`."""
-        return self._install(suite, self._checked(suite, packages))
+    def closure(
+        self, suite: str, packages: Sequence[str], keep: Mapping[str, str] | None = None
+    ) -> tuple[LockedDeb, ...]:
+        """Some packages with all their dependencies, as on a machine that has nothing. `keep`, raises: as `resolve`."""
+        return self._install(suite, self._checked(suite, packages), keep)
 
-    def pin(self, suite: str, package: str, version: str | None = None) -> DebPin:
+    def pin(self, suite: str, package: str, version: str | None = None) -> LockedDeb:
         """One package without its dependencies, the newest unless a version is given. Raises: as `resolve`."""
         self._checked(suite, [package])
         wanted = f"{package}={version}" if version else package
@@ -106,7 +116,7 @@ class Apt:
                 if not have:
                     raise LockError(f"{package}: is only a virtual package in {suite}", "name a real one") from error
                 raise LockError(f"{package}: {suite} has no version {version}", f"it has {', '.join(have)}") from error
-        return parse_uris(text, self.mirrors)[0]
+            return self._located(env, suite, text)[0]
 
     def newest(self, suite: str, pattern: str) -> str:
         """The name of the package with the highest version among those whose whole name matches `pattern`.
@@ -128,26 +138,58 @@ class Apt:
         text = process.output(argv, env=env, log=self._log(suite), timeout_s=_QUERY_S)
         return list(dict.fromkeys(line.split("|")[1].strip() for line in text.splitlines() if "|" in line))
 
-    def _install(self, suite: str, wanted: Sequence[str]) -> tuple[DebPin, ...]:
+    def _install(
+        self, suite: str, wanted: Sequence[str], keep: Mapping[str, str] | None = None
+    ) -> tuple[LockedDeb, ...]:
+        keep = dict(keep or {})
         with self._ready(suite) as env:
-            argv = ["apt-get", "install", "--print-uris", "-qq", "--", *wanted]
-            try:
-                text = process.output(argv, env=env, log=self._log(suite), timeout_s=_QUERY_S)
-            except ToolFailed:
-                raise LockError(
-                    f"resolving the packages of {suite}: apt cannot install them together:\n"
-                    + "\n".join(f"  | {line}" for line in self._why(env, suite, wanted)),
-                    "leave one of them out, or take them from another suite",
-                ) from None
-        return parse_uris(text, self.mirrors)
+            while True:
+                try:
+                    argv = ["apt-get", "install", "--print-uris", "-qq", *self._kept(suite, keep), "--", *wanted]
+                    text = process.output(argv, env=env, log=self._log(suite), timeout_s=_QUERY_S)
+                    return self._located(env, suite, text)
+                except ToolFailed:
+                    complaint = self._why(env, suite, wanted, keep)
+                if not keep:
+                    raise LockError(
+                        f"resolving the packages of {suite}: apt cannot install them together:\n"
+                        + "\n".join(f"  | {line}" for line in complaint),
+                        "leave one of them out, or take them from another suite",
+                    ) from None
+                released = kept.in_the_way(complaint, keep) or set(keep)
+                names = "the locked versions" if len(released) == len(keep) else ", ".join(sorted(released))
+                self.note(f"{suite}: apt cannot keep {names}; resolving anew without")
+                keep = {name: version for name, version in keep.items() if name not in released}
 
-    def _why(self, env: dict[str, str], suite: str, wanted: Sequence[str]) -> list[str]:
+    def _kept(self, suite: str, keep: Mapping[str, str]) -> list[str]:
+        """apt-get's options that make it choose these versions."""
+        path = self._home(suite) / "preferences"
+        kept.write(keep, path)
+        return ["-o", f"Dir::Etc::preferences={path}"]
+
+    def _located(self, env: dict[str, str], suite: str, uris: str) -> tuple[LockedDeb, ...]:
+        """The pins in the output of `--print-uris`, with the suites that have them."""
+        pins = parse_uris(uris, self._first)
+        argv = ["apt-cache", "madison", "--", *(pin.name for pin in pins)]
+        madison = process.output(argv, env=env, log=self._log(suite), timeout_s=_QUERY_S)
+        suites = _suites_of(suite)
+        found = releases.with_suites(pins, madison, suites, self._first)
+        self.read.update(releases.read(self._home(suite) / "state/lists", suites))
+        return found
+
+    @property
+    def _first(self) -> Mirrors:
+        """The mirrors that apt itself reads."""
+        return {archive: urls_of(value)[0] for archive, value in self.mirrors.items()}
+
+    def _why(self, env: dict[str, str], suite: str, wanted: Sequence[str], keep: Mapping[str, str]) -> list[str]:
         """What apt says about an impossible set: unmet dependencies come on its standard output."""
         log = self._log(suite).with_name("why")
         log.unlink(missing_ok=True)
         with contextlib.suppress(ToolFailed):
-            process.run(["apt-get", "install", "-q", "-s", "--", *wanted], log=log, env=env, timeout_s=_QUERY_S)
-        return [line for line in process.tail_of(log) if line.startswith(("E:", " "))]
+            argv = ["apt-get", "install", "-q", "-s", *self._kept(suite, keep), "--", *wanted]
+            process.run(argv, log=log, env=env, timeout_s=_QUERY_S)
+        return [line for line in process.tail_of(log, _COMPLAINT_LINES) if line.startswith(("E:", " "))]
 
     def _names(self, suite: str) -> list[str]:
         with self._ready(suite) as env:
@@ -181,7 +223,7 @@ class Apt:
             yield env
 
     def _home(self, suite: str) -> Path:
-        facts = [suite, self.architecture, self.components, dict(self.mirrors), digest.of_file(self.keyring)]
+        facts = [suite, self.architecture, self.components, dict(self._first), digest.of_file(self.keyring)]
         return self.cache.absolute() / "apt" / f"{suite}-{digest.of_json(facts)[:16]}"
 
     def _log(self, suite: str) -> Path:
@@ -199,13 +241,14 @@ class Apt:
     def _write_sources(self, home: Path, suites: Sequence[tuple[Archive, str]]) -> None:
         options = f"signed-by={self.keyring} arch={self.architecture}"
         lines = [
-            f"deb [{options}] {self.mirrors[archive]} {name} {' '.join(self.components)}\n"
+            f"deb [{options}] {self._first[archive]} {name} {' '.join(self.components)}\n"
             for archive, name in suites if archive in self.mirrors
         ]  # fmt: skip
         (home / "etc/sources.list").write_text("".join(lines))
 
     def _update(self, home: Path, suite: str, env: dict[str, str]) -> None:
         """Fetch the lists. A stable suite must have its updates and security; a rolling one has none."""
+        offline.refuse(f"reading the package lists of {suite}")
         self.note(f"reading the package lists of {suite}")
         suites = _suites_of(suite)
         self._write_sources(home, suites)
@@ -235,7 +278,7 @@ class Apt:
 
     def _worded(self, suite: str, text: str, error: ToolFailed) -> LockError | FetchError:
         """What a failed `apt-get update` means."""
-        where = f"{suite} on {self.mirrors['debian']}"
+        where = f"{suite} on {self._first['debian']}"
         if re.search(r"NO_PUBKEY|BADSIG|EXPKEYSIG|REVKEYSIG|is not signed|invalid signature|NODATA", text):
             return FetchError(
                 f"{where}: its signature does not verify with {self.keyring}:\n" + _quoted(text),

@@ -1,22 +1,25 @@
 """The only gate to the network (apt, which resolves and checks signatures, goes through `process`).
 
-A download is resumed where it broke, tried again with back-off, and renamed into place only when its
-sha256 is the promised one. Nothing waits for ever: connect and read time out, and so does the whole.
+A download is resumed where it broke, also by a later build; it is tried again with back-off, hashed while it comes,
+and renamed into place only when its sha256 is the promised one. Nothing waits for ever: connect and read time out,
+and so does the whole. Two builds that want the same file fetch it once.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
-import tempfile
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from umlbuild.errors import Cancelled, FetchError
-from umlbuild.host import process
+from umlbuild.host import offline, process
 
 if TYPE_CHECKING:
     import requests
@@ -25,6 +28,7 @@ ATTEMPTS = 5
 _CONNECT_S = 15
 _READ_S = 60
 _BLOCK = 1 << 18
+_POLL_S = 0.1
 _FINAL = (401, 403, 404, 410)  # trying again would not help
 
 Session: TypeAlias = "requests.Session"
@@ -32,6 +36,14 @@ Session: TypeAlias = "requests.Session"
 
 Progress = Callable[[int, int], None]
 """Called with (bytes so far, bytes in all or 0)."""
+
+
+class Gone(FetchError):
+    """The server answers that it has no such file (404, 410)."""
+
+
+class Unreachable(FetchError):
+    """No server answered, after all attempts."""
 
 
 @contextlib.contextmanager
@@ -57,75 +69,195 @@ def download(
     backoff_s: float = 1.0,
     session: Session | None = None,
 ) -> None:
-    """Fetch `url` into `dest`; both the promised size (if given) and sha256 are checked.
+    """Fetch `url` (http, https or file) into `dest`; both the promised size (if given) and sha256 are checked.
 
-    `session` is one of `connections`, for many files of one server.
+    `session` is one of `connections`, for many files of one server. What came of a broken download stays beside
+    `dest`, hidden, for the next call.
 
-    Raises: FetchError (gone, broken after all attempts, other bytes than promised: nothing is kept).
+    Raises: Gone, Unreachable, FetchError (offline, broken after all attempts, other bytes than promised: these are
+    not kept).
     """
-    import requests  # 0.1 s to import: only builds that fetch pay for it
-
+    if not url.startswith("file:"):
+        offline.refuse(f"fetching {url}")
     deadline = time.monotonic() + timeout_s
     dest.parent.mkdir(parents=True, exist_ok=True)
-    fd, name = tempfile.mkstemp(prefix=f".{dest.name}.", dir=dest.parent)
-    os.close(fd)
-    part = Path(name)
-    try:
-        with contextlib.ExitStack() as stack:
-            session = session or stack.enter_context(requests.Session())
-            for attempt in range(ATTEMPTS):
-                try:
-                    _fetch_rest(session, url, part, deadline, progress)
-                    break
-                except (requests.RequestException, OSError) as error:
-                    if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
-                        raise
-                    status = error.response.status_code if error.response is not None else 0
-                    given_up = attempt == ATTEMPTS - 1 or time.monotonic() > deadline
-                    if given_up or status in _FINAL:
-                        hint = "check the URL and the network"
-                        raise FetchError(f"{url}: {_reason(error)}", hint) from error
-                    time.sleep(min(backoff_s * 2**attempt, max(0.0, deadline - time.monotonic())))
-        got_size = part.stat().st_size
-        if size and got_size != size:
-            raise FetchError(f"{url}: {got_size} bytes came, {size} were promised; nothing was kept")
-        with part.open("rb") as file:
-            got = hashlib.file_digest(file, "sha256").hexdigest()
-        if got != sha256:
-            raise FetchError(f"{url}: its sha256 is {got}, but {sha256} was promised; nothing was kept")
-        part.chmod(0o644)
-        part.rename(dest)
-    finally:
-        part.unlink(missing_ok=True)
+    with _held(dest.with_name(f".{dest.name}.part"), deadline) as file:
+        part = _Part(url, file, deadline, progress)
+        try:
+            if _promised(dest, sha256, size):
+                return  # another build was faster
+            old = part.have
+            _fetch(part, backoff_s, session)
+            problem = part.problem(sha256, size)
+            if problem and old:  # what an earlier build left may be of another file
+                part.restart()
+                _fetch(part, backoff_s, session)
+                problem = part.problem(sha256, size)
+            if problem:
+                part.restart()
+                raise FetchError(f"{url}: {problem}; nothing was kept")
+            os.fchmod(file.fileno(), 0o644)
+            os.rename(file.name, dest)
+        finally:
+            if part.have == 0:
+                Path(file.name).unlink(missing_ok=True)
 
 
-def _fetch_rest(session: requests.Session, url: str, part: Path, deadline: float, progress: Progress | None) -> None:
-    """Append what is missing of `url` to `part`."""
+@dataclass
+class _Part:
+    """What has come of one file, and its hash so far."""
+
+    url: str
+    file: IO[bytes]
+    deadline: float
+    progress: Progress | None
+    have: int = 0
+    sha: hashlib._Hash = field(default_factory=hashlib.sha256)
+
+    def __post_init__(self) -> None:
+        while block := self.file.read(_BLOCK):
+            self.sha.update(block)
+            self.have += len(block)
+
+    def restart(self) -> None:
+        """Forget all of it."""
+        self.file.seek(0)
+        self.file.truncate(0)
+        self.have, self.sha = 0, hashlib.sha256()
+
+    def add(self, block: bytes, total: int) -> None:
+        """The next bytes. Raises: Cancelled, FetchError when time is up."""
+        if process.is_cancelled():
+            raise Cancelled(f"{self.url}: download ended, the build was told to stop")
+        if time.monotonic() > self.deadline:
+            raise FetchError(f"{self.url}: the download took too long", "try again or use a nearer mirror")
+        self.file.write(block)
+        self.sha.update(block)
+        self.have += len(block)
+        if self.progress:
+            self.progress(self.have, total)
+
+    def problem(self, sha256: str, size: int) -> str:
+        """How it differs from what was promised; "" if it does not."""
+        self.file.flush()
+        if size and self.have != size:
+            return f"{self.have} bytes came, {size} were promised"
+        got = self.sha.hexdigest()
+        return "" if got == sha256 else f"its sha256 is {got}, but {sha256} was promised"
+
+
+def _fetch(part: _Part, backoff_s: float, session: Session | None) -> None:
+    """Bring the rest of a file, in several attempts. Raises: as `download`."""
+    if part.url.startswith("file:"):
+        _copy(part)
+        return
+    import requests  # 0.1 s to import: only builds that fetch pay for it
+
+    with contextlib.ExitStack() as stack:
+        session = session or stack.enter_context(requests.Session())
+        for attempt in range(ATTEMPTS):
+            try:
+                _fetch_rest(session, part)
+                return
+            except requests.RequestException as error:
+                status = error.response.status_code if error.response is not None else 0
+                given_up = attempt == ATTEMPTS - 1 or time.monotonic() > part.deadline
+                if given_up or status in _FINAL:
+                    raise _kind_of(error, status)(
+                        f"{part.url}: {_reason(error)}", "check the URL and the network"
+                    ) from error
+                _pause(part.url, min(backoff_s * 2**attempt, max(0.0, part.deadline - time.monotonic())))
+
+
+def _fetch_rest(session: Session, part: _Part) -> None:
+    """Append what is missing."""
     import requests
 
-    have = part.stat().st_size
     headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers["Range"] = f"bytes={have}-"
-    with session.get(url, headers=headers, stream=True, timeout=(_CONNECT_S, _READ_S)) as answer:
-        if answer.status_code == 416:  # the part is longer than the file: begin again
-            os.truncate(part, 0)
+    if part.have:
+        headers["Range"] = f"bytes={part.have}-"
+    with session.get(part.url, headers=headers, stream=True, timeout=(_CONNECT_S, _READ_S)) as answer:
+        if answer.status_code == 416:
+            # It was whole already (the sha256 tells), or the server has another file than before.
+            if answer.headers.get("Content-Range") == f"bytes */{part.have}":
+                return
+            part.restart()
             raise requests.ConnectionError("the server has another file than before")
         answer.raise_for_status()
-        resumed = answer.status_code == 206
+        if answer.status_code != 206:
+            part.restart()
         length = int(answer.headers.get("Content-Length", 0))
-        total = length + (have if resumed else 0) if length else 0
-        with part.open("ab" if resumed else "wb") as file:
-            for block in answer.iter_content(_BLOCK):
+        total = length + part.have if length else 0
+        for block in answer.iter_content(_BLOCK):
+            part.add(block, total)
+        if total and part.have != total:
+            raise requests.ConnectionError(f"the connection broke after {part.have} of {total} bytes")
+
+
+def _copy(part: _Part) -> None:
+    """A file of this machine, by its URL."""
+    part.restart()
+    path = Path(urllib.parse.unquote(urllib.parse.urlsplit(part.url).path))
+    try:
+        with path.open("rb") as source:
+            total = os.fstat(source.fileno()).st_size
+            while block := source.read(_BLOCK):
+                part.add(block, total)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise Gone(f"{part.url}: there is no such file") from error
+    except OSError as error:
+        raise FetchError(f"{part.url}: {error.strerror}") from error
+
+
+def _pause(url: str, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        if process.is_cancelled():
+            raise Cancelled(f"{url}: download ended, the build was told to stop")
+        time.sleep(min(left, _POLL_S))
+
+
+@contextlib.contextmanager
+def _held(path: Path, deadline: float) -> Iterator[IO[bytes]]:
+    """A file, open at its begin, that nobody else writes to; the kernel ends the hold of a process that died."""
+    while True:
+        with path.open("a+b") as file:
+            while not _locked(file):
                 if process.is_cancelled():
-                    raise Cancelled(f"{url}: download ended, the build was told to stop")
+                    raise Cancelled(f"{path.name}: download ended, the build was told to stop")
                 if time.monotonic() > deadline:
-                    raise FetchError(f"{url}: the download took too long", "try again or use a nearer mirror")
-                file.write(block)
-                if progress:
-                    progress(file.tell(), total)
-            if total and file.tell() != total:
-                raise requests.ConnectionError(f"the connection broke after {file.tell()} of {total} bytes")
+                    raise FetchError(f"{path}: another build has been fetching it for too long", "end that build")
+                time.sleep(_POLL_S)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    file.seek(0)
+                    yield file
+                    return
+            # Who held it has renamed or removed it: open what is there now.
+
+
+def _locked(file: IO[bytes]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _promised(dest: Path, sha256: str, size: int) -> bool:
+    try:
+        if size and dest.stat().st_size != size:
+            return False
+        with dest.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except FileNotFoundError:
+        return False
+
+
+def _kind_of(error: requests.RequestException, status: int) -> type[FetchError]:
+    if status in (404, 410):
+        return Gone
+    return Unreachable if error.response is None else FetchError
 
 
 def _reason(error: requests.RequestException) -> str:

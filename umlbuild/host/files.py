@@ -25,6 +25,8 @@ class Files:
         """`file: key.path: what is wrong`, one for each file that could not be read."""
         self.paths: dict[str, Path] = {}
         """Digest → path, of everything that was asked for."""
+        self.names: set[str] = set()
+        """Every name that was asked for, as the recipe has it."""
 
     def digest(self, name: str, at: str) -> Sha256:
         """The digest of a file; `at` is the key path that names it."""
@@ -37,6 +39,7 @@ class Files:
     def text(self, name: str, at: str) -> str:
         """The text of a file; "" if it could not be read."""
         path = self.base / name
+        self.names.add(name)
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -52,6 +55,7 @@ class Files:
 
     def _known(self, name: str, at: str, *, tree: bool) -> Sha256:
         path = self.base / name
+        self.names.add(name)
         try:
             found = digest.of_tree(path.resolve(strict=True)) if tree else digest.of_file(path)
         except OSError as error:

@@ -5,7 +5,8 @@ Source: apt-get(8) indextargets, which speaks for sources.list and deb822 files 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from umlbuild.errors import HostError, ToolFailed
@@ -13,12 +14,17 @@ from umlbuild.host import process
 from umlbuild.specs.packages import Archive
 
 Mirrors = Mapping[Archive, str]
-"""Archive name → base URL, ending in "/". "security" may be absent."""
+"""Archive name → base URL, ending in "/"; or several with a space between, in the order in which they are asked for
+packages (apt resolves with the first). "security" may be absent."""
 
 MIRROR = "UMLBUILD_MIRROR"
 SECURITY_MIRROR = "UMLBUILD_SECURITY_MIRROR"
+SNAPSHOT = "UMLBUILD_SNAPSHOT"
 KEYRING = "UMLBUILD_KEYRING"
 
+_ARCHIVES: dict[Archive, str] = {"debian": "debian", "security": "debian-security"}
+"""Archive name → its directory in a snapshot archive."""
+_SNAPSHOT_LATER = timedelta(hours=12)
 _DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _TARGETS = ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)", "Created-By: Packages")
 
@@ -26,6 +32,7 @@ _TARGETS = ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORI
 def mirrors(explicit: str | None, env: Mapping[str, str]) -> Mirrors:
     """The mirrors to use: the recipe's, else UMLBUILD_MIRROR, else those of the host's apt sources.
 
+    Each may name several, with spaces between: the further ones are asked for what the first has not.
     The security archive of an explicit mirror is UMLBUILD_SECURITY_MIRROR ("none" for none), else the host's,
     else the mirror's sibling `debian-security`, which is where mirror operators put it.
 
@@ -37,20 +44,47 @@ def mirrors(explicit: str | None, env: Mapping[str, str]) -> Mirrors:
     if not (debian and security):
         found.update(_of_host())
     if debian:
-        found["debian"] = _directory(debian)
-        sibling = found["debian"].rstrip("/")
-        if "security" not in found and sibling.endswith("/debian"):
-            found["security"] = f"{sibling}-security/"
+        found["debian"] = _directories(debian)
+        siblings = [url.removesuffix("/") for url in urls_of(found["debian"]) if url.endswith("/debian/")]
+        if "security" not in found and siblings:
+            found["security"] = " ".join(f"{sibling}-security/" for sibling in siblings)
     if security == "none":
         found.pop("security", None)
     elif security:
-        found["security"] = _directory(security)
+        found["security"] = _directories(security)
     if "debian" not in found:
         raise HostError(
             "looking for a Debian mirror: the apt sources of this machine name none",
             f"set {MIRROR}=https://mirror.example/debian (or `mirror` in the recipe)",
         )
     return found
+
+
+def urls_of(value: str) -> list[str]:
+    """The base URLs in one value of Mirrors, in order."""
+    return value.split()
+
+
+def with_snapshots(found: Mapping[str, str], moments: Mapping[str, Sequence[str]], env: Mapping[str, str]) -> Mirrors:
+    """Mirrors, after them the snapshot archive of UMLBUILD_SNAPSHOT at some moments of each archive.
+
+    `moments`: archive name → dates like "2026-11-20T08:15:00Z", of the Release files that were read.
+
+    Source: the layout of the archive's own snapshots, BASE/debian/20261120T081500Z/pool/…: a moment stands for the
+    newest snapshot that is not after it. A snapshot is taken some hours after its Release, and a pool keeps what was
+    replaced for a day and more: so half a day later is asked first, then the date itself.
+    """
+    base = env.get(SNAPSHOT)
+    if not base:
+        return {archive: found[archive] for archive in _ARCHIVES if archive in found}
+    result: dict[Archive, str] = {}
+    for archive, directory in _ARCHIVES.items():
+        dates = [datetime.fromisoformat(text) for text in moments.get(archive, ())]
+        times = sorted(date + _SNAPSHOT_LATER for date in dates) + sorted(dates)
+        more = [f"{_directory(base)}{directory}/{time:%Y%m%dT%H%M%SZ}/" for time in times]
+        if urls := [*urls_of(found.get(archive, "")), *more]:
+            result[archive] = " ".join(urls)
+    return result
 
 
 def keyring(env: Mapping[str, str]) -> Path:
@@ -92,6 +126,10 @@ def parse_targets(text: str) -> dict[Archive, str]:
 def _is_debian(uri: str, origin: list[str]) -> bool:
     known = bool(origin) and origin[0] == "Debian"
     return known or uri.rstrip("/").rsplit("/", 1)[-1] in ("debian", "debian-security")
+
+
+def _directories(urls: str) -> str:
+    return " ".join(_directory(url) for url in urls_of(urls))
 
 
 def _directory(url: str) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from umlbuild.errors import HostError, ToolFailed
-from umlbuild.host import place, process, rootless
+from umlbuild.host import offline, place, process, rootless
 from umlbuild.host.debian import release_of_host
 from umlbuild.specs.bundle import BundleSpec
 from umlbuild.specs.filters import FiltersSpec
@@ -172,8 +172,8 @@ def require(programs: Iterable[str], note: Note) -> bool:
 
 
 def may_install() -> bool:
-    """Whether packages may be installed: the caller allows it, and apt would let us without a password."""
-    if os.environ.get(MAY_INSTALL) != "1" or process.find("apt-get") is None:
+    """Whether packages may be installed: the caller allows it (and a network), and apt needs no password of us."""
+    if os.environ.get(MAY_INSTALL) != "1" or offline.is_offline() or process.find("apt-get") is None:
         return False
     if os.geteuid() == 0:
         return True

@@ -93,7 +93,7 @@ def sources_of(recipe: Recipe) -> str:
         return "# Name a mirror in the recipe (rootfs.mirror) to have it here, or write one:\n# deb URL " + (
             f"{root.suite} {' '.join(root.components)}\n"
         )
-    return f"deb {root.mirror} {root.suite} {' '.join(root.components)}\n"
+    return f"deb {root.mirror.split()[0]} {root.suite} {' '.join(root.components)}\n"
 
 
 def mac_of(recipe: Recipe, number: int) -> str:

@@ -136,8 +136,11 @@ class Rootfs(Model):
     """Parts of the archive to take packages from."""
     variant: Literal["essential", "apt", "minbase", "buildd", "important", "standard"] = "minbase"
     """How much of Debian there is besides `packages`."""
-    mirror: str | None = Field(default=None, pattern=r"^(https?|file)://[^\s'\"]+$")
-    """Base URL of the Debian mirror; the host's own by default. If given, the guest's apt uses it too."""
+    mirror: str | None = Field(
+        default=None, pattern=r"^(https?|file)://[^\s'\"]+( (https?|file)://[^\s'\"]+)*$"
+    )
+    """Base URL of the Debian mirror; the host's own by default. If given, the guest's apt uses it too. Further ones,
+    after spaces, are asked for packages that the first has no more."""
     packages: tuple[PackageName, ...] = ()
     """Packages to install besides the variant's."""
     init: Init = Systemd()

@@ -28,6 +28,15 @@ class DebPin(Model):
         return self.path.rsplit("/", 1)[-1]
 
 
+class LockedDeb(DebPin):
+    """A package in a lock, for people: also where it was found. Specs dump it as the DebPin that they declare, so
+    that no key depends on the suite.
+    """
+
+    suite: str
+    """The first suite that had it, e.g. "bookworm" or "bookworm-security"."""
+
+
 class PackagesSpec(Spec):
     """The packages stage. Output: `pool/<filename>` for each pin and, with `suite`, a repository around it:
     `dists/<suite>/{Release,main/binary-<arch>/Packages}`, unsigned (each byte was checked against its pin).

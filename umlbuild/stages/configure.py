@@ -13,7 +13,7 @@ from pathlib import Path
 
 from umlbuild import digest
 from umlbuild.errors import StepFailed
-from umlbuild.host import initscripts, residue, sandbox, tarball, units
+from umlbuild.host import initscripts, offline, residue, sandbox, tarball, units
 from umlbuild.host.accounts import FILES, Account, Accounts
 from umlbuild.host.tree import Tree
 from umlbuild.specs.rootfs import ConfigureSpec, Entry, User
@@ -130,6 +130,8 @@ def _services(tree: Tree, spec: ConfigureSpec) -> None:
 
 
 def _run_scripts(tree: Tree, spec: ConfigureSpec, context: Context) -> Tree:
+    if any(script.network for script in spec.scripts):
+        offline.refuse("running a script inside the root (rootfs.run with network = true)")
     context.note(f"running {len(spec.scripts)} scripts inside the root")
     programs = [sandbox.Program(script.content, script.network) for script in spec.scripts]
     result = sandbox.run(programs, tree, work=context.work, log=context.log, timeout_s=_SCRIPTS_S)

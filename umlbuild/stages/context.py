@@ -9,6 +9,7 @@ from pathlib import Path
 
 from umlbuild.errors import StepFailed
 from umlbuild.host import process
+from umlbuild.host.downloads import Downloads
 
 
 @dataclass(frozen=True)
@@ -22,12 +23,17 @@ class Context:
     sources: Mapping[str, Path] = field(default_factory=dict)
     """The user's files and trees, and tarballs that lie on this machine, by digest."""
     mirrors: Mapping[str, str] = field(default_factory=dict)
-    """Archive name ("debian", "security") → base URL, ending in "/"."""
+    """Archive name ("debian", "security") → base URLs, see `host.mirrors`."""
     downloads: Path | None = None
-    """Where fetched packages are kept for all recipes, `<sha256[:2]>/<sha256>.deb`; None: in `work`."""
+    """Where what was fetched is kept for all recipes, see `host.downloads`; None: in `work`."""
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
     note: Callable[[str], None] = lambda _text: None
     """Tell the reporter what is going on (one short line, e.g. "12 of 125 packages")."""
+
+    @property
+    def kept_downloads(self) -> Downloads:
+        """The downloads, kept or not."""
+        return Downloads(self.downloads or self.work / "downloads")
 
     def run(
         self,

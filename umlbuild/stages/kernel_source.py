@@ -82,9 +82,8 @@ def _tarball(source: TarballSource, context: Context) -> Path:
     """The tarball on this machine, its digest checked."""
     local = context.sources.get(source.sha256)
     if local is None:
-        path = context.work / f"source.tar.{source.compression}"
-        fetch.download(source.url, path, sha256=source.sha256, progress=_told(context))
-        return path
+        suffix = f".tar.{source.compression}"
+        return context.kept_downloads.tarball(source.url, source.sha256, suffix, _told(context))
     got = digest.of_file(local)
     if got != source.sha256:
         raise StepFailed(f"{local}: its sha256 is {got}, but {source.sha256} was promised")

@@ -9,18 +9,15 @@ Source: deb(5), Debian wiki RepositoryFormat; mmdebstrap and debootstrap both ta
 from __future__ import annotations
 
 import email.utils
-import os
-import shutil
-import tempfile
 import threading
-import urllib.parse
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from umlbuild import digest
-from umlbuild.errors import FetchError, StepFailed
+from umlbuild.errors import StepFailed
 from umlbuild.host import fetch, process
+from umlbuild.host.downloads import link
 from umlbuild.specs.packages import DebPin, PackagesSpec
 from umlbuild.stages.context import Context
 
@@ -43,16 +40,13 @@ def run(spec: PackagesSpec, inputs: Mapping[str, Path], out: Path, context: Cont
 
 
 def _fetch_all(pins: tuple[DebPin, ...], pool: Path, context: Context) -> None:
-    downloads = context.downloads or context.work / "downloads"
+    downloads = context.kept_downloads
     count = 0
     lock = threading.Lock()
 
     def fetch_one(pin: DebPin) -> None:
         nonlocal count
-        kept = downloads / pin.sha256[:2] / f"{pin.sha256}.deb"
-        if not _is_whole(kept, pin):
-            _download(pin, kept, context, session)
-        _link(kept, pool / pin.filename)
+        link(downloads.package(pin, context.mirrors, session), pool / pin.filename)
         with lock:
             count += 1
             context.note(f"{count} of {len(pins)} packages")
@@ -67,46 +61,6 @@ def _fetch_all(pins: tuple[DebPin, ...], pool: Path, context: Context) -> None:
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _is_whole(kept: Path, pin: DebPin) -> bool:
-    """Whether a kept download is there with the right bytes (a disk may have damaged it since)."""
-    try:
-        return kept.stat().st_size == pin.size and digest.of_file(kept) == pin.sha256
-    except FileNotFoundError:
-        return False
-
-
-def _download(pin: DebPin, kept: Path, context: Context, session: fetch.Session) -> None:
-    base = context.mirrors.get(pin.archive)
-    if base is None:
-        raise StepFailed(
-            f"{pin.name} {pin.version}: no mirror is known for Debian's {pin.archive} archive",
-            "set UMLBUILD_SECURITY_MIRROR" if pin.archive == "security" else "set UMLBUILD_MIRROR",
-        )
-    url = base + urllib.parse.quote(pin.path, safe="/+~:")
-    try:
-        fetch.download(url, kept, sha256=pin.sha256, size=pin.size, session=session)
-    except FetchError as error:
-        if "answers 404" not in error.message:
-            error.hint = "check the network and the proxy, or name another mirror with UMLBUILD_MIRROR"
-            raise
-        raise FetchError(
-            f"{pin.name} {pin.version}: the mirror does not have it any more ({url})",
-            "the lock is older than the mirror: resolve the recipe anew",
-        ) from error
-
-
-def _link(kept: Path, target: Path) -> None:
-    """A second name for the same file, or a copy where there cannot be one."""
-    try:
-        os.link(kept, target)
-    except OSError:
-        fd, name = tempfile.mkstemp(dir=target.parent)
-        os.close(fd)
-        shutil.copyfile(kept, name)
-        os.chmod(name, 0o644)
-        os.rename(name, target)
 
 
 def _write_repository(spec: PackagesSpec, pool: Path, suite: Path) -> None:

@@ -1,7 +1,9 @@
-"""doit's run options after a verb: `doit build -n 2`, where doit itself would take them for the task's own.
+"""Options after a verb: doit's run options (`doit build -n 2`, where doit itself would take them for the task's
+own), and ours.
 
 Our verbs declare them as their parameters, so that doit accepts them there, and `config` hands what was
-given to doit as its defaults; `doit -n 2 build` needs none of this and wins.
+given to doit as its defaults; `doit -n 2 build` needs none of this and wins. Ours may also be given as variables,
+`locked=1`, which doit takes everywhere.
 Source: doit 0.37, task.py (init_options parses what follows a task's name) and cmd_run.py (the options).
 """
 
@@ -9,6 +11,8 @@ from __future__ import annotations
 
 import getopt
 from collections.abc import Sequence
+
+from umlbuild.errors import UserError
 
 _TYPES: dict[str, tuple[str, str, type]] = {
     "num_process": ("n", "process", int),
@@ -20,10 +24,18 @@ _TYPES: dict[str, tuple[str, str, type]] = {
 }
 """doit's name → short and long option, type."""
 
+_VALUES = {"1": True, "yes": True, "0": False, "no": False, "": False}
+
+OURS = {
+    "locked": "refuse unless the lock is there and answers the recipe",
+    "offline": "use no network: everything must have been fetched before",
+}
+"""Our switches → what they do."""
+
 PARAMS: list[dict[str, object]] = [
     {"name": name, "short": short, "long": long, "type": kind, "default": kind(), "help": f"doit's --{long}"}
     for name, (short, long, kind) in _TYPES.items()
-]
+] + [{"name": name, "long": name, "type": bool, "default": False, "help": text} for name, text in OURS.items()]
 """The parameters of our verbs."""
 
 
@@ -32,12 +44,21 @@ def after_verb(words: Sequence[str], verbs: Sequence[str]) -> dict[str, object]:
     begin = next((at for at, word in enumerate(words) if word in verbs), len(words))
     rest = [word for word in words[begin:] if word and (word[0] == "-" or "=" not in word)]
     short = "".join(f"{s}{'' if kind is bool else ':'}" for s, _, kind in _TYPES.values())
-    long = [f"{name}{'' if kind is bool else '='}" for _, name, kind in _TYPES.values()]
+    long = [f"{name}{'' if kind is bool else '='}" for _, name, kind in _TYPES.values()] + [*OURS]
     try:
         given, _ = getopt.gnu_getopt(rest, short, long)
-        return {name: _value(kind, text) for option, text in given for name, kind in [_named(option)]}
+        rows = [row for row in given if row[0].removeprefix("--") not in OURS]
+        return {name: _value(kind, text) for option, text in rows for name, kind in [_named(option)]}
     except (getopt.GetoptError, ValueError):
         return {}
+
+
+def switch(words: Sequence[str], name: str) -> bool:
+    """Whether one of our switches is on: `--locked`, `locked=1`. Raises: UserError for another value than 0 or 1."""
+    values = [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]
+    if wrong := [value for value in values if value not in _VALUES]:
+        raise UserError(f"{name}={wrong[0]}: not 0 or 1", f"{name}=1 or --{name}: {OURS[name]}")
+    return f"--{name}" in words or any(_VALUES[value] for value in values[-1:])
 
 
 def _named(option: str) -> tuple[str, type]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -88,8 +89,11 @@ def order_of(request: Request) -> Order:
     """
     if not request.recipes:
         return Order(request, (), (), frozenset(), frozenset())
+    from umlbuild.host import offline
     from umlbuild.project import find_recipes, plan_recipe, read_recipe
 
+    if request.offline:
+        os.environ[offline.VARIABLE] = "1"
     if request.running:
         signals.install()
     paths = find_recipes(request.recipes, request.started)
@@ -99,7 +103,11 @@ def order_of(request: Request) -> Order:
         plans: list[Plan] = []
         for path in paths:
             try:
-                plans.append(plan_recipe(path, resolve=request.running, note=_note, cache=request.cache))
+                plans.append(
+                    plan_recipe(
+                        path, resolve=request.running, note=_note, cache=request.cache, locked=request.locked
+                    )
+                )
             except OSError as error:
                 if (problem := diskfull.worded(error, request.cache)) is error:
                     raise

@@ -6,12 +6,14 @@ in its `doit.cfg`, or `[tool.doit]` and `loader = "umlbuild"` in its `pyproject.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from doit.cmd_base import NamespaceTaskLoader
 from doit.doit_cmd import DoitMain
 
+from umlbuild.host import offline
 from umlbuild.tasks import request as requests
 from umlbuild.tasks import verbs
 from umlbuild.tasks.config import ALONE, config
@@ -43,8 +45,14 @@ def main(argv: Sequence[str]) -> int:
         words = [word for word in words if word not in files]
         words.append(f"recipe={','.join(files)}")
     order_of.cache_clear()
+    before = os.environ.get(offline.VARIABLE)
     try:
         with requests.given("umlbuild", words):
             return int(_Product(Loader(), config_filenames=()).run(words))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 2
+    finally:  # --offline is said to this build only
+        if before is None:
+            os.environ.pop(offline.VARIABLE, None)
+        else:
+            os.environ[offline.VARIABLE] = before

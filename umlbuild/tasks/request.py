@@ -18,6 +18,7 @@ from pathlib import Path
 import doit
 
 from umlbuild.errors import UserError
+from umlbuild.tasks import options
 
 VERBS = ("build", "kernel", "rootfs", "image")
 _LOOKING = frozenset(
@@ -41,6 +42,10 @@ class Request:
     """Which parts are asked for."""
     command: str = "doit"
     """What the user called, to say how to repeat it."""
+    locked: bool = False
+    """Whether the lock must be there and answer the recipe."""
+    offline: bool = False
+    """Whether no network may be used."""
 
     @property
     def cache(self) -> Path:
@@ -53,7 +58,8 @@ class Request:
 
     def repeat(self, verb: str) -> str:
         """The command line that does `verb` again."""
-        return shlex.join([self.command, verb, f"recipe={self.recipes}"])
+        switches = ["--locked"] * self.locked + ["--offline"] * self.offline
+        return shlex.join([self.command, verb, f"recipe={self.recipes}", *switches])
 
 
 class _CommandLine:
@@ -78,7 +84,7 @@ def words() -> list[str]:
 def read() -> Request:
     """The request of this process.
 
-    Raises: UserError when `recipe=` is given twice.
+    Raises: UserError when `recipe=` is given twice, or a switch is neither 0 nor 1.
     """
     program = (_CommandLine.given or sys.argv)[0]
     recipes = [word for word in words() if word.startswith("recipe=")]
@@ -96,4 +102,6 @@ def read() -> Request:
         running=not (names and names[0] in _LOOKING),
         verbs=tuple(verb for verb in VERBS if verb in names) or ("build",),
         command=os.environ.get("UMLBUILD_COMMAND") or Path(program).name or "doit",
+        locked=options.switch(words(), "locked"),
+        offline=options.switch(words(), "offline"),
     )
