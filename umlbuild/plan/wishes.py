@@ -33,7 +33,11 @@ class Wishes(Model):
 
     def asked(self) -> str:
         """The digest that a lock remembers; the mirror is no part of it."""
-        return digest.of_json(self.model_dump(mode="json", exclude={"mirror"}, exclude_none=True))
+        return digest.of_json(self.questions())
+
+    def questions(self) -> dict[str, object]:
+        """All that changes the answers, as JSON data."""
+        return self.model_dump(mode="json", exclude={"mirror"}, exclude_none=True)
 
 
 def wishes_of(recipe: Recipe) -> Wishes:

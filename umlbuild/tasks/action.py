@@ -15,12 +15,14 @@ from doit.action import BaseAction
 
 from umlbuild.errors import Cancelled, UserError
 from umlbuild.host import process
+from umlbuild.plan.record import record_of, told
 from umlbuild.tasks import signals
 from umlbuild.tasks.failure import Broken, Failed, failure_of
 from umlbuild.tasks.make import Site, make
 from umlbuild.tasks.progress import board
 
 if TYPE_CHECKING:
+    from umlbuild.plan.bundle import Plan
     from umlbuild.plan.step import Step
     from umlbuild.tasks.request import Request
 
@@ -86,11 +88,12 @@ class StepAction(Action):
 
 
 class Publish(Action):
-    """Puts the bundle of one recipe into dist/."""
+    """Puts the bundle of one recipe into dist/, and remembers its plan as the one that was built last."""
 
-    def __init__(self, step: Step, site: Site, dist: Path, request: Request) -> None:
+    def __init__(self, plan: Plan, site: Site, dist: Path, request: Request) -> None:
         super().__init__()
-        self.step = step
+        self.plan = plan
+        self.step = plan.bundle
         self.site = site
         self.dist = dist
         self.shown = request.shown(dist)
@@ -106,8 +109,18 @@ class Publish(Action):
 
         with signals.step():
             changed = publish(self.site.entry(self.step), self.dist)
+            self._remember()
         state = "is ready" if changed else "is up to date"
         board().say(f"{self.shown} {state}; start it with {shlex.quote(f'{self.shown}/run')}")
+
+    def _remember(self) -> None:
+        history = self.site.history
+        last = history.last(self.plan.recipe_path) or {}
+        if last.get("plan") == self.step.key:
+            return
+        for step in self.step.walk():  # those that were in the store may have been made by an older umlbuild
+            history.keep_identity(step.stage, step.key, told(step.identity()))
+        history.keep_plan(self.plan.recipe_path, record_of(self.plan.recipe_path, self.step, self.plan.wishes))
 
 
 class Tell(Action):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import TYPE_CHECKING
 
 from umlbuild.errors import Cancelled
 from umlbuild.host import process
+from umlbuild.host.history import History
 from umlbuild.host.store import Store
+from umlbuild.plan.record import told
 
 if TYPE_CHECKING:
     from umlbuild.plan.step import Step
@@ -29,6 +32,11 @@ class Site:
     def store(self) -> Store:
         """The store at this site."""
         return Store(self.cache)
+
+    @property
+    def history(self) -> History:
+        """What the cache at this site remembers."""
+        return History(self.cache)
 
     def has(self, step: Step) -> bool:
         """Whether the entry of a step is there and whole."""
@@ -63,7 +71,10 @@ def make(step: Step, site: Site, note: Note) -> str:
         log = site.log(step)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(f"# {step.label}\n# {step.stage} {step.key}\n")
+        started = time.monotonic()
         _run(step, site, note)
+        site.history.keep_identity(step.stage, step.key, told(step.identity()))
+        site.history.took(step.stage, step.key, step.label, time.monotonic() - started)
         return "built again, the entry was damaged" if damaged else "done"
 
 
