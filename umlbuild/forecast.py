@@ -12,6 +12,7 @@ from typing import Literal
 
 from umlbuild.digest import Key
 from umlbuild.host.history import History
+from umlbuild.host.size import shown
 from umlbuild.host.store import Store
 from umlbuild.plan.step import Step
 from umlbuild.specs.kernel import KernelSourceSpec, TarballSource
@@ -62,7 +63,7 @@ class Forecast:
 
 def forecast_of(goal: Step, cache: Path) -> Forecast:
     """What making `goal` would take; as the tasks see it, a step above an absent entry may do without it."""
-    store, history = Store(cache), History(cache)
+    store, history = Store.at(cache), History(cache)
     here = {step.key for step in goal.walk() if store.has(step.stage, step.key)}
     damaged = {
         step.key for step in goal.walk() if step.key not in here and store.path(step.stage, step.key).exists()
@@ -112,15 +113,6 @@ def data_of(forecast: Forecast) -> dict[str, object]:
     }  # fmt: skip
 
 
-def size_of(count: float) -> str:
-    """Bytes as people read them: "1.2 MB"."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
-
-
 def _needed(goal: Step, here: set[Key], damaged: set[Key]) -> set[Key]:
     """The keys that are to be made: what is asked for and not whole, and damaged ones wherever they are."""
     found: set[Key] = set()
@@ -153,7 +145,7 @@ def _seconds(row: Row) -> str:
 
 
 def _bytes(row: Row) -> str:
-    return "?" if row.fetch is None else size_of(row.fetch) if row.fetch else ""
+    return "?" if row.fetch is None else shown(row.fetch) if row.fetch else ""
 
 
 def _sum(forecast: Forecast) -> str:
@@ -174,6 +166,6 @@ def _estimate(forecast: Forecast) -> Iterator[str]:
     if unknown:
         yield f"{unknown} never made here, so of unknown time"
     if forecast.fetch:
-        yield f"{size_of(forecast.fetch)} to download"
+        yield f"{shown(forecast.fetch)} to download"
     if any(row.fetch is None for row in making):
         yield "and a tarball of unknown size"

@@ -74,7 +74,7 @@ def _causes(
 ) -> Iterator[str]:
     step = row.step
     if row.state == "damaged":
-        yield f"its entry is damaged: {', '.join(Store(cache).verify(step.stage, step.key))}"
+        yield f"its entry is damaged: {', '.join(Store.at(cache).verify(step.stage, step.key))}"
         return
     if old is not None and old["key"] == step.key:
         yield "its entry is not in the store any more (removed, or in another cache)"

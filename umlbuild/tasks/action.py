@@ -16,7 +16,7 @@ from doit.action import BaseAction
 from umlbuild.errors import Cancelled, UserError
 from umlbuild.host import process
 from umlbuild.plan.record import record_of, told
-from umlbuild.tasks import signals
+from umlbuild.tasks import limit, signals
 from umlbuild.tasks.failure import Broken, Failed, failure_of
 from umlbuild.tasks.make import Site, make
 from umlbuild.tasks.progress import board
@@ -110,6 +110,8 @@ class Publish(Action):
         with signals.step():
             changed = publish(self.site.entry(self.step), self.dist)
             self._remember()
+        if said := limit.keep_to(self.site.store):
+            board().say(said)
         state = "is ready" if changed else "is up to date"
         board().say(f"{self.shown} {state}; start it with {shlex.quote(f'{self.shown}/run')}")
 

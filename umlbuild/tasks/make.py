@@ -14,6 +14,7 @@ from umlbuild.host import process
 from umlbuild.host.history import History
 from umlbuild.host.store import Store
 from umlbuild.plan.record import told
+from umlbuild.tasks import limit
 
 if TYPE_CHECKING:
     from umlbuild.plan.step import Step
@@ -31,7 +32,7 @@ class Site:
     @property
     def store(self) -> Store:
         """The store at this site."""
-        return Store(self.cache)
+        return Store.at(self.cache)
 
     @property
     def history(self) -> History:
@@ -43,8 +44,8 @@ class Site:
         return self.store.has(step.stage, step.key)
 
     def entry(self, step: Step) -> Path:
-        """Where the entry of a step is, or would be."""
-        return self.store.path(step.stage, step.key)
+        """Where the entry of a step is (also in a shared cache), or would be."""
+        return self.store.find(step.stage, step.key) or self.store.path(step.stage, step.key)
 
     def log(self, step: Step) -> Path:
         """The log of a step."""
@@ -75,6 +76,7 @@ def make(step: Step, site: Site, note: Note) -> str:
         _run(step, site, note)
         site.history.keep_identity(step.stage, step.key, told(step.identity()))
         site.history.took(step.stage, step.key, step.label, time.monotonic() - started)
+        limit.made_something()
         return "built again, the entry was damaged" if damaged else "done"
 
 

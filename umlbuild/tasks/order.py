@@ -125,12 +125,18 @@ def order_of(request: Request) -> Order:
 
 def _look(request: Request, plans: tuple[Plan, ...], unlocked: tuple[str, ...]) -> Order:
     site = Site(request.cache)
+    if request.running:
+        from umlbuild.host import inuse
+
+        inuse.register(site.store, {step.key for plan in plans for step in plan.bundle.walk()})
     here: set[str] = set()
     damaged: set[str] = set()
     for plan in plans:
         for step in plan.bundle.walk():
             if site.has(step):
                 here.add(step.key)
+                if request.running:
+                    site.store.used(step.stage, step.key)
             elif site.entry(step).exists():
                 damaged.add(step.key)
     return Order(request, plans, unlocked, frozenset(here), frozenset(damaged))
