@@ -288,6 +288,16 @@ def test_a_shared_entry_that_others_can_write_is_not_used(
     shared._caches.cache_clear()
 
 
+def test_a_new_file_with_the_inode_of_a_removed_one_has_its_own_digest(store: Store) -> None:
+    """Sizes and clamped times are equal; the file system gives the number again."""
+    for text in ("one", "two", "six"):
+        with store.filling("one", key("a")) as out:
+            (out / "file").write_text(text)
+            os.utime(out / "file", (NOW, NOW))
+        assert store.verify("one", key("a")) == [], text
+        store.discard("one", key("a"))
+
+
 def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     store = Store(tmp_path / "file")

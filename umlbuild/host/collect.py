@@ -178,6 +178,7 @@ def _take(store: Store, item: Item) -> bool:
             if aside is None:
                 return False
     remove(aside)  # long: builds may begin meanwhile
+    digest.forget_files()
     return True
 
 

@@ -11,7 +11,7 @@ import hashlib
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 5
 _CONNECT_S = 15
 _READ_S = 60
+_QUICK_S = 10
 _BLOCK = 1 << 18
 _FINAL = (401, 403, 404, 410)  # trying again would not help
 
@@ -56,6 +57,8 @@ def download(
     progress: Progress | None = None,
     backoff_s: float = 1.0,
     session: Session | None = None,
+    attempts: int = ATTEMPTS,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
     """Fetch `url` into `dest`; both the promised size (if given) and sha256 are checked.
 
@@ -73,15 +76,15 @@ def download(
     try:
         with contextlib.ExitStack() as stack:
             session = session or stack.enter_context(requests.Session())
-            for attempt in range(ATTEMPTS):
+            for attempt in range(attempts):
                 try:
-                    _fetch_rest(session, url, part, deadline, progress)
+                    _fetch_rest(session, url, part, deadline, progress, more=headers)
                     break
                 except (requests.RequestException, OSError) as error:
                     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
                         raise
                     status = error.response.status_code if error.response is not None else 0
-                    given_up = attempt == ATTEMPTS - 1 or time.monotonic() > deadline
+                    given_up = attempt == attempts - 1 or time.monotonic() > deadline
                     if given_up or status in _FINAL:
                         hint = "check the URL and the network"
                         raise FetchError(f"{url}: {_reason(error)}", hint) from error
@@ -99,12 +102,59 @@ def download(
         part.unlink(missing_ok=True)
 
 
-def _fetch_rest(session: requests.Session, url: str, part: Path, deadline: float, progress: Progress | None) -> None:
+def read(url: str, *, headers: Mapping[str, str] | None = None, limit: int = 1 << 20) -> bytes | None:
+    """A small file at `url`, asked for once and not for long; None if the server has none.
+
+    Raises: FetchError (no answer, refused, longer than `limit` bytes).
+    """
+    import requests
+
+    try:
+        with requests.get(url, headers=dict(headers or {}), stream=True, timeout=(_QUICK_S, _QUICK_S)) as answer:
+            if answer.status_code in (404, 410):
+                return None
+            answer.raise_for_status()
+            data = answer.raw.read(limit + 1, decode_content=True)
+    except (requests.RequestException, OSError) as error:
+        raise FetchError(f"{url}: {_words(error)}") from error
+    if len(data) > limit:
+        raise FetchError(f"{url}: is longer than {limit} bytes")
+    return bytes(data)
+
+
+def put(url: str, source: Path, *, headers: Mapping[str, str] | None = None) -> None:
+    """Send a file by PUT. Raises: FetchError."""
+    import requests
+
+    try:
+        with source.open("rb") as file:
+            given = {"Content-Length": str(source.stat().st_size), **(headers or {})}
+            with requests.put(url, data=file, headers=given, timeout=(_QUICK_S, _READ_S)) as answer:
+                answer.raise_for_status()
+    except (requests.RequestException, OSError) as error:
+        raise FetchError(f"{url}: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    import requests
+
+    return _reason(error) if isinstance(error, requests.RequestException) else str(error)
+
+
+def _fetch_rest(
+    session: requests.Session,
+    url: str,
+    part: Path,
+    deadline: float,
+    progress: Progress | None,
+    *,
+    more: Mapping[str, str] | None,
+) -> None:
     """Append what is missing of `url` to `part`."""
     import requests
 
     have = part.stat().st_size
-    headers = {"Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity", **(more or {})}
     if have:
         headers["Range"] = f"bytes={have}-"
     with session.get(url, headers=headers, stream=True, timeout=(_CONNECT_S, _READ_S)) as answer:

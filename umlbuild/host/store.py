@@ -48,11 +48,11 @@ class Store:
 
     def find(self, stage: str, key: str) -> Path | None:
         """Where an entry is that looks whole: here, or in a shared cache."""
-        if _is_whole(self.path(stage, key)):
+        if is_whole(self.path(stage, key)):
             return self.path(stage, key)
         for root in self.shared:
             entry = root / stage / key
-            if _is_whole(entry) and shared.is_sane(root, entry):
+            if is_whole(entry) and shared.is_sane(root, entry):
                 return entry
         return None
 
@@ -85,8 +85,11 @@ class Store:
         scratch.chmod(0o755)
         try:
             yield scratch
-            _seal(scratch)
+            seal(scratch)
             self._replace(scratch, parent / key)
+        except BaseException:
+            digest.forget_files()
+            raise
         finally:
             remove(scratch)
 
@@ -144,6 +147,7 @@ class Store:
             except FileNotFoundError:
                 return False
         remove(aside)
+        digest.forget_files()
         return True
 
     def discard_if_free(self, stage: str, key: str) -> bool:
@@ -201,6 +205,7 @@ class Store:
             entry.rename(aside)
             scratch.rename(entry)
             remove(aside)
+            digest.forget_files()
         else:
             scratch.rename(entry)
         _sync(entry.parent)
@@ -222,7 +227,7 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, onerror=force)
 
 
-def _is_whole(entry: Path) -> bool:
+def is_whole(entry: Path) -> bool:
     """Whether an entry has its manifest, every name and every file's size."""
     try:
         names = json.loads((entry / MANIFEST).read_bytes())
@@ -248,11 +253,13 @@ def _make(directory: Path, root: Path) -> None:
         ) from error
 
 
-def _seal(entry: Path) -> None:
+def seal(entry: Path) -> None:
     """Write the manifest and flush every top-level file to the disk."""
     names: dict[str, dict[str, object]] = {}
     for path in sorted(entry.iterdir()):
         info = path.lstat()
+        if path.name == MANIFEST:  # sealed before, to be compared
+            continue
         if stat.S_ISREG(info.st_mode):
             names[path.name] = {"type": "file", "size": info.st_size, "sha256": digest.of_immutable_file(path)}
             _sync(path)

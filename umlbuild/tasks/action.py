@@ -16,7 +16,7 @@ from doit.action import BaseAction
 from umlbuild.errors import Cancelled, UserError
 from umlbuild.host import process
 from umlbuild.plan.record import record_of, told
-from umlbuild.tasks import limit, signals
+from umlbuild.tasks import limit, pull, signals
 from umlbuild.tasks.failure import Broken, Failed, failure_of
 from umlbuild.tasks.make import Site, make
 from umlbuild.tasks.progress import board
@@ -82,6 +82,8 @@ class StepAction(Action):
             board().begin(label)
             try:
                 outcome = make(self.step, self.site, lambda text: board().note(label, text))
+                if outcome != "in store":
+                    outcome = ", ".join(filter(None, (outcome, pull.push(self.step, self.site))))
                 self.result = self.step.key
             finally:
                 board().end(label, "" if process.is_cancelled() else outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from umlbuild.errors import FetchError, HostError, RecipeError, UserError
 from umlbuild.host import diskfull
 from umlbuild.tasks import signals
 from umlbuild.tasks.make import Site
+from umlbuild.tasks.pull import pull_missing
 from umlbuild.tasks.request import Request
 
 if TYPE_CHECKING:
@@ -114,6 +116,8 @@ def order_of(request: Request) -> Order:
         return _look(request, tuple(plans), tuple(unlocked))
 
     order = planned()
+    if request.running and os.environ.get("UMLBUILD_REMOTE") and order.to_make() and pull_missing(order):
+        order = _look(request, order.plans, order.unlocked)
     if request.running and (steps := order.to_make()):
         from umlbuild.host import needs
 
