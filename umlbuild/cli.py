@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from umlbuild import cli_attack, cli_filter, cli_hub, cli_lock, cli_machine
+    from umlbuild import cli_attack, cli_filter, cli_hub, cli_lock, cli_machine, cli_plan, cli_store
 
     parser = argparse.ArgumentParser(prog="umlbuild", description=__doc__.split("\n")[0])
     parser.add_argument("--version", action="version", version=f"umlbuild {__version__}")
@@ -53,6 +53,8 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("recipe", help="a recipe's name or path")
     show.set_defaults(verb=_show)
     verbs.add_parser("build", help="as `doit build recipe=…`, in any directory: umlbuild build recipe=…")
+    cli_plan.add_parsers(verbs)
+    cli_store.add_parsers(verbs)
     cli_machine.add_parsers(verbs)
     cli_attack.add_parser(verbs)
     cli_filter.add_parser(verbs)

@@ -75,7 +75,7 @@ def compiled_of(word: str, directory: Path) -> Iterator[Compiled]:
         raise RecipeError(files.problems)
     if step is None:
         return
-    store = Store(project.cache_directory(directory))
+    store = Store.at(project.cache_directory(directory))
     entry = store.path(step.stage, step.key) / "filters" if store.has(step.stage, step.key) else None
     assert isinstance(step.spec, FiltersSpec)
     for item in step.spec.filters:

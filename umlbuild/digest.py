@@ -76,6 +76,14 @@ def of_immutable_file(path: Path) -> Sha256:
     return _immutable[key]
 
 
+def forget_files() -> None:
+    """Forget what `of_immutable_file` knows; to be called when files of the store were removed.
+
+    A new file may get the inode of a removed one, and clamped times and sizes are often equal, too.
+    """
+    _immutable.clear()
+
+
 def of_tree(path: Path) -> Sha256:
     """The digest of a directory: names, content, symlink targets and executable bits; `.git` is left out."""
     rows: list[tuple[str, str, str]] = []

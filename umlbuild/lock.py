@@ -53,6 +53,10 @@ class Wishes(Model):
     tarball: Tarball | None = None
     """A kernel that comes from a tarball; the recipe names its bytes itself."""
 
+    def questions(self) -> dict[str, object]:
+        """All of them, as JSON data."""
+        return self.model_dump(mode="json", exclude_none=True)
+
     def of(self, part: str) -> tuple[object, ...]:
         """What was asked for one part of the lock: equal questions keep their answers."""
         questions: dict[str, tuple[object, ...]] = {

@@ -202,7 +202,7 @@ def _refused_filters(plan: Plan, file: str, cache: Path) -> list[str]:
     from umlbuild.host import pcap, process
     from umlbuild.host.store import Store
 
-    if Store(cache).has(step.stage, step.key) or process.find(pcap.HOSTS[0]) is None:
+    if Store.at(cache).has(step.stage, step.key) or process.find(pcap.HOSTS[0]) is None:
         return []
     assert isinstance(step.spec, FiltersSpec)
     return [f"{file}: {problem}" for problem in pcap.refusals(step.spec)]

@@ -35,7 +35,7 @@ def text_of(path: Path, directory: Path) -> str:
     else:
         plan = project.plan_recipe(path, resolve=False, note=lambda _text: None, cache=cache)
         parts.append("# plan: step, key, in the store or to build")
-        parts.append("\n".join(_steps(plan, Store(cache))))
+        parts.append("\n".join(_steps(plan, Store.at(cache))))
     parts.append("\n# security: what is not as safe as it could be")
     parts.append("\n".join(_weak(recipe)) or "nothing")
     if recipe.kernel.source.kind != "prebuilt":

@@ -55,6 +55,7 @@ class Plan:
     bundle: Step
     parts: Mapping[str, Step]
     mirrors: Mapping[str, str] = field(default_factory=dict)
+    wishes: Mapping[str, object] = field(default_factory=dict)
 
 
 def plan_recipe(

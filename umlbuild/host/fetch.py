@@ -13,7 +13,7 @@ import hashlib
 import os
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 ATTEMPTS = 5
 _CONNECT_S = 15
 _READ_S = 60
+_QUICK_S = 10
 _BLOCK = 1 << 18
 _POLL_S = 0.1
 _FINAL = (401, 403, 404, 410)  # trying again would not help
@@ -68,6 +69,8 @@ def download(
     progress: Progress | None = None,
     backoff_s: float = 1.0,
     session: Session | None = None,
+    attempts: int = ATTEMPTS,
+    headers: Mapping[str, str] | None = None,
 ) -> None:
     """Fetch `url` (http, https or file) into `dest`; both the promised size (if given) and sha256 are checked.
 
@@ -82,7 +85,7 @@ def download(
     deadline = time.monotonic() + timeout_s
     dest.parent.mkdir(parents=True, exist_ok=True)
     with _held(dest.with_name(f".{dest.name}.part"), deadline) as file:
-        part = _Part(url, file, deadline, progress)
+        part = _Part(url, file, deadline, progress, dict(headers or {}), attempts)
         try:
             if _promised(dest, sha256, size):
                 return  # another build was faster
@@ -103,6 +106,47 @@ def download(
                 Path(file.name).unlink(missing_ok=True)
 
 
+def read(url: str, *, headers: Mapping[str, str] | None = None, limit: int = 1 << 20) -> bytes | None:
+    """A small file at `url`, asked for once and not for long; None if the server has none.
+
+    Raises: FetchError (no answer, refused, longer than `limit` bytes).
+    """
+    import requests
+
+    offline.refuse(f"fetching {url}")
+    try:
+        with requests.get(url, headers=dict(headers or {}), stream=True, timeout=(_QUICK_S, _QUICK_S)) as answer:
+            if answer.status_code in (404, 410):
+                return None
+            answer.raise_for_status()
+            data = answer.raw.read(limit + 1, decode_content=True)
+    except (requests.RequestException, OSError) as error:
+        raise FetchError(f"{url}: {_words(error)}") from error
+    if len(data) > limit:
+        raise FetchError(f"{url}: is longer than {limit} bytes")
+    return bytes(data)
+
+
+def put(url: str, source: Path, *, headers: Mapping[str, str] | None = None) -> None:
+    """Send a file by PUT. Raises: FetchError."""
+    import requests
+
+    offline.refuse(f"sending {url}")
+    try:
+        with source.open("rb") as file:
+            given = {"Content-Length": str(source.stat().st_size), **(headers or {})}
+            with requests.put(url, data=file, headers=given, timeout=(_QUICK_S, _READ_S)) as answer:
+                answer.raise_for_status()
+    except (requests.RequestException, OSError) as error:
+        raise FetchError(f"{url}: {_words(error)}") from error
+
+
+def _words(error: Exception) -> str:
+    import requests
+
+    return _reason(error) if isinstance(error, requests.RequestException) else str(error)
+
+
 @dataclass
 class _Part:
     """What has come of one file, and its hash so far."""
@@ -111,6 +155,8 @@ class _Part:
     file: IO[bytes]
     deadline: float
     progress: Progress | None
+    headers: dict[str, str]
+    attempts: int
     have: int = 0
     sha: hashlib._Hash = field(default_factory=hashlib.sha256)
 
@@ -155,13 +201,13 @@ def _fetch(part: _Part, backoff_s: float, session: Session | None) -> None:
 
     with contextlib.ExitStack() as stack:
         session = session or stack.enter_context(requests.Session())
-        for attempt in range(ATTEMPTS):
+        for attempt in range(part.attempts):
             try:
                 _fetch_rest(session, part)
                 return
             except requests.RequestException as error:
                 status = error.response.status_code if error.response is not None else 0
-                given_up = attempt == ATTEMPTS - 1 or time.monotonic() > part.deadline
+                given_up = attempt == part.attempts - 1 or time.monotonic() > part.deadline
                 if given_up or status in _FINAL:
                     raise _kind_of(error, status)(
                         f"{part.url}: {_reason(error)}", "check the URL and the network"
@@ -173,7 +219,7 @@ def _fetch_rest(session: Session, part: _Part) -> None:
     """Append what is missing."""
     import requests
 
-    headers = {"Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity", **part.headers}
     if part.have:
         headers["Range"] = f"bytes={part.have}-"
     with session.get(part.url, headers=headers, stream=True, timeout=(_CONNECT_S, _READ_S)) as answer:

@@ -26,6 +26,10 @@ PROGRAMS: Mapping[str, str] = {
 }  # fmt: skip
 """What building a kernel takes: program → Debian package."""
 
+_REMOTE_CCACHE = ("CCACHE_REMOTE_STORAGE", "CCACHE_REMOTE_ONLY", "CCACHE_SECONDARY_STORAGE")
+"""ccache's own shared storage, handed on: objects are looked up by compiler and input, so it changes no byte.
+Source: ccache(1); the last is what versions before 4.7 call the first."""
+
 _TIMEOUT_S = 6 * 3600
 """A defconfig kernel takes minutes; this only ends what hangs."""
 
@@ -117,6 +121,9 @@ class Kbuild:
             # CCACHE_BASEDIR must stay unset: it rewrites paths to relative ones, which the prefix maps do not
             # match, and a build with ccache would have other bytes than one without.
             env["CCACHE_NOHASHDIR"] = "1"
+            for name in _REMOTE_CCACHE:
+                if value := os.environ.get(name):
+                    env[name] = value
         return env
 
 

@@ -3,7 +3,7 @@
 An entry is filled in a scratch directory beside it, gets a manifest, is flushed and renamed into
 place. A kill at any moment leaves scratch (removed by the next build), never a wrong entry.
 Failures are never stored. The manifest (`.manifest.json`) lists the top-level names: for a file its
-size and sha256, for a directory only that it is one (trees of 80 000 sources are not hashed again).
+size and sha256, for a directory its digest if it is small (trees of 80 000 sources are not hashed again).
 """
 
 from __future__ import annotations
@@ -16,26 +16,45 @@ import shutil
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from umlbuild import digest
 from umlbuild.errors import Cancelled, HostError, StepFailed
-from umlbuild.host import process
+from umlbuild.host import process, shared
 
 MANIFEST = ".manifest.json"
+_HASHED_FILES = 2000
+"""Directories with more files have no digest in the manifest."""
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by umlbuild; can be deleted at any time.\n"
 
 
 class Store:
     """The entries below one cache directory; `UMLBUILD_CACHE` or `cache/` beside the project."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, shared: Sequence[Path] = ()) -> None:
         self.root = root
+        self.shared = tuple(shared)
+        """Caches of others, which are looked at after this one and never written to."""
+
+    @classmethod
+    def at(cls, root: Path) -> Store:
+        """The store of a build: with the caches that UMLBUILD_CACHE_SHARED names."""
+        return cls(root, shared.caches(os.environ, root))
 
     def path(self, stage: str, key: str) -> Path:
-        """Where the entry of a key is, or would be."""
+        """Where this cache's own entry of a key is, or would be."""
         return self.root / stage / key
+
+    def find(self, stage: str, key: str) -> Path | None:
+        """Where an entry is that looks whole: here, or in a shared cache."""
+        if is_whole(self.path(stage, key)):
+            return self.path(stage, key)
+        for root in self.shared:
+            entry = root / stage / key
+            if is_whole(entry) and shared.is_sane(root, entry):
+                return entry
+        return None
 
     def log(self, stage: str, key: str) -> Path:
         """The log file of a step."""
@@ -43,26 +62,18 @@ class Store:
 
     def has(self, stage: str, key: str) -> bool:
         """Whether the entry is there and looks whole: manifest, every name, every file's size."""
-        entry = self.path(stage, key)
-        try:
-            names = json.loads((entry / MANIFEST).read_bytes())
-            for name, fact in names.items():
-                info = (entry / name).lstat()
-                if fact["type"] == "file" and info.st_size != fact["size"]:
-                    return False
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            return False
-        return True
+        return self.find(stage, key) is not None
 
     def verify(self, stage: str, key: str) -> list[str]:
         """The names of an entry whose bytes are not what the manifest says; [] if all is well."""
-        entry = self.path(stage, key)
-        if not self.has(stage, key):
+        entry = self.find(stage, key)
+        if entry is None:
             return [MANIFEST]
         names = json.loads((entry / MANIFEST).read_bytes())
         return [
             name for name, fact in names.items()
-            if fact["type"] == "file" and digest.of_file(entry / name) != fact["sha256"]
+            if (fact["type"] == "file" and digest.of_file(entry / name) != fact["sha256"])
+            or ("tree" in fact and digest.of_tree(entry / name) != fact["tree"])
         ]  # fmt: skip
 
     @contextlib.contextmanager
@@ -74,8 +85,11 @@ class Store:
         scratch.chmod(0o755)
         try:
             yield scratch
-            _seal(scratch)
+            seal(scratch)
             self._replace(scratch, parent / key)
+        except BaseException:
+            digest.forget_files()
+            raise
         finally:
             remove(scratch)
 
@@ -133,7 +147,49 @@ class Store:
             except FileNotFoundError:
                 return False
         remove(aside)
+        digest.forget_files()
         return True
+
+    def discard_if_free(self, stage: str, key: str) -> bool:
+        """As `discard`, but without waiting: False if the key's lock is held, or there is no entry."""
+        aside = self.put_aside(stage, key)
+        if aside is not None:
+            remove(aside)
+        return aside is not None
+
+    def put_aside(self, stage: str, key: str) -> Path | None:
+        """Rename an entry out of its place, to where `remove` can take its time; None: it is locked or not there."""
+        entry = self.path(stage, key)
+        aside = entry.with_name(f".{key[:12]}.removed.{os.getpid()}")
+        with self.try_locked(stage, key) as locked:
+            if not locked:
+                return None
+            try:
+                entry.rename(aside)
+            except FileNotFoundError:
+                return None
+        return aside
+
+    @contextlib.contextmanager
+    def try_locked(self, stage: str, key: str) -> Iterator[bool]:
+        """The lock of one key, if nobody holds it: yields whether it is held now."""
+        parent = self.root / "locks"
+        _make(parent, self.root)
+        with (parent / f"{stage}-{key[:32]}").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+    def used(self, stage: str, key: str) -> None:
+        """Stamp an entry as used now, by its manifest's mtime; one in another's cache is held while we live."""
+        with contextlib.suppress(OSError):
+            os.utime(self.path(stage, key) / MANIFEST)
+            return
+        for root in self.shared:
+            shared.hold(root, stage, key)
 
     def sweep(self) -> None:
         """Remove the scratch that killed builds left: older than a day, or of no living process' build."""
@@ -149,6 +205,7 @@ class Store:
             entry.rename(aside)
             scratch.rename(entry)
             remove(aside)
+            digest.forget_files()
         else:
             scratch.rename(entry)
         _sync(entry.parent)
@@ -170,6 +227,19 @@ def remove(path: Path) -> None:
         shutil.rmtree(path, onerror=force)
 
 
+def is_whole(entry: Path) -> bool:
+    """Whether an entry has its manifest, every name and every file's size."""
+    try:
+        names = json.loads((entry / MANIFEST).read_bytes())
+        for name, fact in names.items():
+            info = (entry / name).lstat()
+            if fact["type"] == "file" and info.st_size != fact["size"]:
+                return False
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    return True
+
+
 def _make(directory: Path, root: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
@@ -179,24 +249,40 @@ def _make(directory: Path, root: Path) -> None:
     except OSError as error:
         raise HostError(
             f"{directory}: cannot write the cache: {error.strerror}",
-            "set UMLBUILD_CACHE to a writable directory",
+            f"set UMLBUILD_CACHE to a writable directory (and UMLBUILD_CACHE_SHARED={root} to use what is there)",
         ) from error
 
 
-def _seal(entry: Path) -> None:
+def seal(entry: Path) -> None:
     """Write the manifest and flush every top-level file to the disk."""
     names: dict[str, dict[str, object]] = {}
     for path in sorted(entry.iterdir()):
         info = path.lstat()
+        if path.name == MANIFEST:  # sealed before, to be compared
+            continue
         if stat.S_ISREG(info.st_mode):
             names[path.name] = {"type": "file", "size": info.st_size, "sha256": digest.of_immutable_file(path)}
             _sync(path)
+        elif stat.S_ISDIR(info.st_mode):
+            names[path.name] = {"type": "dir"}
+            if _is_small(path):
+                names[path.name]["tree"] = digest.of_tree(path)
         else:
-            names[path.name] = {"type": "dir" if stat.S_ISDIR(info.st_mode) else "other"}
+            names[path.name] = {"type": "other"}
     manifest = entry / MANIFEST
     manifest.write_bytes(digest.canonical_json(names))
     _sync(manifest)
     _sync(entry)
+
+
+def _is_small(tree: Path) -> bool:
+    """Whether a tree has few enough files to be hashed."""
+    count = 0
+    for _, _, files in os.walk(tree):
+        count += len(files)
+        if count > _HASHED_FILES:
+            return False
+    return True
 
 
 def _sync(path: Path) -> None:

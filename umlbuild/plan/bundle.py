@@ -21,6 +21,7 @@ from umlbuild.plan.inputs import Files, Identity
 from umlbuild.plan.kernel import kernel_step
 from umlbuild.plan.rootfs import rootfs_step
 from umlbuild.plan.step import Step
+from umlbuild.plan.wishes import wishes_of
 from umlbuild.recipe import Recipe, network_checks
 from umlbuild.specs.bundle import BundleSpec
 
@@ -39,6 +40,8 @@ class Plan:
     """ "kernel", "rootfs", "image", "bundle" → the last step of that part."""
     mirrors: Mapping[str, str]
     """Archive → base URL, for the steps that fetch."""
+    wishes: Mapping[str, object]
+    """What the lock was asked."""
 
 
 def plan_of(
@@ -75,7 +78,7 @@ def plan_of(
         inputs["filters"] = filters
     bundle = Step(spec, f"bundle {recipe.name}", inputs)
     parts = {"kernel": kernel, "rootfs": root, "image": image, "bundle": bundle}
-    return Plan(recipe.name, recipe, path, bundle, parts, mirrors)
+    return Plan(recipe.name, recipe, path, bundle, parts, mirrors, wishes_of(recipe).questions())
 
 
 def _sockets(recipe: Recipe) -> Sockets:

@@ -7,9 +7,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from umlbuild.errors import StepFailed
+from umlbuild.errors import HostError, StepFailed
 from umlbuild.host import process
 from umlbuild.host.downloads import Downloads
+
+
+def jobs(environ: Mapping[str, str]) -> int:
+    """What UMLBUILD_JOBS says. Raises: HostError if that is no number from 1 on."""
+    word = environ.get("UMLBUILD_JOBS")
+    if not word:
+        return len(os.sched_getaffinity(0))
+    if not (word.isascii() and word.isdigit() and int(word)):
+        raise HostError(f"UMLBUILD_JOBS: {word!r} is no number from 1 on", "unset it, or write it like 4")
+    return int(word)
 
 
 @dataclass(frozen=True)
@@ -26,7 +36,8 @@ class Context:
     """Archive name ("debian", "security") → base URLs, see `host.mirrors`."""
     downloads: Path | None = None
     """Where what was fetched is kept for all recipes, see `host.downloads`; None: in `work`."""
-    cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    cores: int = field(default_factory=lambda: jobs(os.environ))
+    """How many processes a program may start at once: UMLBUILD_JOBS, else the cores that this process may use."""
     note: Callable[[str], None] = lambda _text: None
     """Tell the reporter what is going on (one short line, e.g. "12 of 125 packages")."""
 

@@ -15,12 +15,14 @@ from doit.action import BaseAction
 
 from umlbuild.errors import Cancelled, UserError
 from umlbuild.host import process
-from umlbuild.tasks import signals
+from umlbuild.plan.record import record_of, told
+from umlbuild.tasks import limit, pull, signals
 from umlbuild.tasks.failure import Broken, Failed, failure_of
 from umlbuild.tasks.make import Site, make
 from umlbuild.tasks.progress import board
 
 if TYPE_CHECKING:
+    from umlbuild.plan.bundle import Plan
     from umlbuild.plan.step import Step
     from umlbuild.tasks.request import Request
 
@@ -80,17 +82,20 @@ class StepAction(Action):
             board().begin(label)
             try:
                 outcome = make(self.step, self.site, lambda text: board().note(label, text))
+                if outcome != "in store":
+                    outcome = ", ".join(filter(None, (outcome, pull.push(self.step, self.site))))
                 self.result = self.step.key
             finally:
                 board().end(label, "" if process.is_cancelled() else outcome)
 
 
 class Publish(Action):
-    """Puts the bundle of one recipe into dist/."""
+    """Puts the bundle of one recipe into dist/, and remembers its plan as the one that was built last."""
 
-    def __init__(self, step: Step, site: Site, dist: Path, request: Request) -> None:
+    def __init__(self, plan: Plan, site: Site, dist: Path, request: Request) -> None:
         super().__init__()
-        self.step = step
+        self.plan = plan
+        self.step = plan.bundle
         self.site = site
         self.dist = dist
         self.shown = request.shown(dist)
@@ -106,8 +111,20 @@ class Publish(Action):
 
         with signals.step():
             changed = publish(self.site.entry(self.step), self.dist)
+            self._remember()
+        if said := limit.keep_to(self.site.store):
+            board().say(said)
         state = "is ready" if changed else "is up to date"
         board().say(f"{self.shown} {state}; start it with {shlex.quote(f'{self.shown}/run')}")
+
+    def _remember(self) -> None:
+        history = self.site.history
+        last = history.last(self.plan.recipe_path) or {}
+        if last.get("plan") == self.step.key:
+            return
+        for step in self.step.walk():  # those that were in the store may have been made by an older umlbuild
+            history.keep_identity(step.stage, step.key, told(step.identity()))
+        history.keep_plan(self.plan.recipe_path, record_of(self.plan.recipe_path, self.step, self.plan.wishes))
 
 
 class Tell(Action):

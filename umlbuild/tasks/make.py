@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +11,10 @@ from typing import TYPE_CHECKING
 
 from umlbuild.errors import Cancelled
 from umlbuild.host import process
+from umlbuild.host.history import History
 from umlbuild.host.store import Store
+from umlbuild.plan.record import told
+from umlbuild.tasks import limit
 
 if TYPE_CHECKING:
     from umlbuild.plan.step import Step
@@ -28,15 +32,20 @@ class Site:
     @property
     def store(self) -> Store:
         """The store at this site."""
-        return Store(self.cache)
+        return Store.at(self.cache)
+
+    @property
+    def history(self) -> History:
+        """What the cache at this site remembers."""
+        return History(self.cache)
 
     def has(self, step: Step) -> bool:
         """Whether the entry of a step is there and whole."""
         return self.store.has(step.stage, step.key)
 
     def entry(self, step: Step) -> Path:
-        """Where the entry of a step is, or would be."""
-        return self.store.path(step.stage, step.key)
+        """Where the entry of a step is (also in a shared cache), or would be."""
+        return self.store.find(step.stage, step.key) or self.store.path(step.stage, step.key)
 
     def log(self, step: Step) -> Path:
         """The log of a step."""
@@ -63,7 +72,11 @@ def make(step: Step, site: Site, note: Note) -> str:
         log = site.log(step)
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text(f"# {step.label}\n# {step.stage} {step.key}\n")
+        started = time.monotonic()
         _run(step, site, note)
+        site.history.keep_identity(step.stage, step.key, told(step.identity()))
+        site.history.took(step.stage, step.key, step.label, time.monotonic() - started)
+        limit.made_something()
         return "built again, the entry was damaged" if damaged else "done"
 
 

@@ -14,6 +14,7 @@ from umlbuild.errors import FetchError, HostError, RecipeError, UserError
 from umlbuild.host import diskfull
 from umlbuild.tasks import signals
 from umlbuild.tasks.make import Site
+from umlbuild.tasks.pull import pull_missing
 from umlbuild.tasks.request import Request
 
 if TYPE_CHECKING:
@@ -122,6 +123,8 @@ def order_of(request: Request) -> Order:
         return _look(request, tuple(plans), tuple(unlocked))
 
     order = planned()
+    if request.running and os.environ.get("UMLBUILD_REMOTE") and order.to_make() and pull_missing(order):
+        order = _look(request, order.plans, order.unlocked)
     if request.running and (steps := order.to_make()):
         from umlbuild.host import needs
 
@@ -133,12 +136,18 @@ def order_of(request: Request) -> Order:
 
 def _look(request: Request, plans: tuple[Plan, ...], unlocked: tuple[str, ...]) -> Order:
     site = Site(request.cache)
+    if request.running:
+        from umlbuild.host import inuse
+
+        inuse.register(site.store, {step.key for plan in plans for step in plan.bundle.walk()})
     here: set[str] = set()
     damaged: set[str] = set()
     for plan in plans:
         for step in plan.bundle.walk():
             if site.has(step):
                 here.add(step.key)
+                if request.running:
+                    site.store.used(step.stage, step.key)
             elif site.entry(step).exists():
                 damaged.add(step.key)
     return Order(request, plans, unlocked, frozenset(here), frozenset(damaged))

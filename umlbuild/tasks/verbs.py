@@ -88,7 +88,7 @@ def _verb(verb: str, doc: str) -> Iterator[TaskDict]:
         }
         if verb == "build":
             dist = order.request.project / "dist" / plan.name
-            task["actions"] = [Publish(step, site, dist, order.request)]
+            task["actions"] = [Publish(plan, site, dist, order.request)]
             task["targets"] = [dist / name for name in _BUNDLE_FILES]
             task["clean"] = [CleanDist(dist, order.request.shown(dist))]
         else:
