@@ -27,7 +27,7 @@ pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="only root can put this process into a network namespace"),
 ]  # fmt: skip
 
-SIZE = 20_000_000
+SIZE = 100_000_000
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +97,7 @@ class Host:
         return self
 
     def __exit__(self, *_: object) -> None:
+        ip("link", "del", "dev", f"to-{self._bridge}")  # a bridge with members stays
         self._process.kill()
         self._process.wait(10)
 
@@ -140,9 +141,7 @@ def test_router_between_hosts(shelf: Path) -> None:
             with pytest.raises(TimeoutError):
                 inside.connect("10.44.0.1", 23, timeout_s=1.5)
         command(str(bundle / "net"), "down")
-        assert {line.split()[1].split("@")[0].rstrip(":") for line in ip("-o", "link").splitlines()} <= {
-            "lo", "to-inside", "to-outside",
-        }  # fmt: skip
+        assert [line.split()[1] for line in ip("-o", "link").splitlines()] == ["lo:"]
 
 
 def leased(host: Host, shelf: Path) -> str:
