@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one verb; the exit code."""
-    if argv[:1] and argv[0] in ("build", "kernel", "rootfs", "image", "list", "clean"):
+    if argv[:1] and argv[0] in ("build", "kernel", "rootfs", "image", "release", "list", "clean"):
         from umlbuild.tasks import main as run_tasks
 
         return run_tasks(argv)

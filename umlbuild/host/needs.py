@@ -43,6 +43,7 @@ PACKAGES = {
     "ip": "iproute2",
     "ld": "binutils",
     "make": "make",
+    "minisign": "minisign",
     "mmdebstrap": "mmdebstrap",
     "newgidmap": "uidmap",
     "newuidmap": "uidmap",
@@ -52,6 +53,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "shellcheck": "shellcheck",
     "slirp4netns": "slirp4netns",
+    "ssh-keygen": "openssh-client",
     "strace": "strace",
     "strip": "binutils",
     "tar": "tar",
@@ -83,7 +85,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 """Stage → programs; a spec may add to them, see `programs_of`."""
 
 TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "newuidmap", "bwrap", "ccache",
-         "slirp4netns", "tc", "tcpdump", "zstd", "ip", *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
+         "slirp4netns", "tc", "tcpdump", "zstd", "ip", "minisign",
+         *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
 """What the project's own tests use when it is there."""
 
 _INSTALL_S = 1200.0

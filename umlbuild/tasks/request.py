@@ -19,7 +19,7 @@ import doit
 
 from umlbuild.errors import UserError
 
-VERBS = ("build", "kernel", "rootfs", "image")
+VERBS = ("build", "kernel", "rootfs", "image", "release")
 _LOOKING = frozenset(
     {"list", "clean", "info", "help", "forget", "ignore", "reset-dep", "dumpdb", "strace", "tabcompletion"}
 )  # doit's commands that run no task
@@ -41,6 +41,12 @@ class Request:
     """Which parts are asked for."""
     command: str = "doit"
     """What the user called, to say how to repeat it."""
+    version: str = ""
+    """The value of `version=`, of a release."""
+    key: str = ""
+    """The value of `key=`: the file that signs a release."""
+    force: bool = False
+    """Whether `force=1` is given: a release may replace another of its version."""
 
     @property
     def cache(self) -> Path:
@@ -53,7 +59,10 @@ class Request:
 
     def repeat(self, verb: str) -> str:
         """The command line that does `verb` again."""
-        return shlex.join([self.command, verb, f"recipe={self.recipes}"])
+        words = [self.command, verb, f"recipe={self.recipes}"]
+        if verb == "release":
+            words += [f"{name}={value}" for name, value in (("version", self.version), ("key", self.key)) if value]
+        return shlex.join(words)
 
 
 class _CommandLine:
@@ -96,4 +105,7 @@ def read() -> Request:
         running=not (names and names[0] in _LOOKING),
         verbs=tuple(verb for verb in VERBS if verb in names) or ("build",),
         command=os.environ.get("UMLBUILD_COMMAND") or Path(program).name or "doit",
+        version=str(doit.get_var("version") or ""),
+        key=str(doit.get_var("key") or ""),
+        force=str(doit.get_var("force") or "0") not in ("0", "no", "false"),
     )
