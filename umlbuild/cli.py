@@ -44,7 +44,7 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from umlbuild import cli_attack, cli_filter, cli_hub, cli_machine
+    from umlbuild import cli_attack, cli_filter, cli_hub, cli_machine, cli_verify
 
     parser = argparse.ArgumentParser(prog="umlbuild", description=__doc__.split("\n")[0])
     parser.add_argument("--version", action="version", version=f"umlbuild {__version__}")
@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_attack.add_parser(verbs)
     cli_filter.add_parser(verbs)
     cli_hub.add_parser(verbs)
+    cli_verify.add_parser(verbs)
     return parser
 
 

@@ -82,7 +82,7 @@ def plan_recipe(path: Path, *, resolve: bool, note: Note, cache: Path) -> Plan:
             raise UserError(f"{path.name}: nothing is resolved yet", f"run: doit build recipe={path.name}")
         lock = resolved(wishes_of(recipe), cache, note)
         _write(locks.path_of(path), locks.text_of(lock))
-    return _plan(recipe, path, lock, cache)
+    return plan_with(recipe, path, lock, Files(path.parent.absolute(), path.name), cache)
 
 
 def resolved(wishes: Wishes, cache: Path, note: Note) -> Lock:
@@ -135,8 +135,8 @@ class LazyMirrors(Mapping[str, str]):
         return len(self._found)
 
 
-def _plan(recipe: Recipe, path: Path, lock: Lock, cache: Path) -> Plan:
-    files = Files(path.parent.absolute(), path.name)
+def plan_with(recipe: Recipe, path: Path, lock: Lock, files: Files, cache: Path) -> Plan:
+    """The plan of a recipe that was read, with this lock and these files. Raises: RecipeError, LockError."""
     identities = Identities(cache)
     plan = plan_of(recipe, lock, files, identities.of, path=path, mirrors=LazyMirrors(recipe.rootfs.mirror))
     if not files.problems:
