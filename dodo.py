@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from umlbuild import tasks
-from umlbuild.tasks import check, task_build, task_image, task_kernel, task_rootfs, task_step
+from umlbuild.tasks import check, task_build, task_image, task_kernel, task_release, task_rootfs, task_step
 from umlbuild.tasks.config import ALONE
 
 DOIT_CONFIG = {**tasks.DOIT_CONFIG, **ALONE}
 
-__all__ = ["DOIT_CONFIG", "task_build", "task_check", "task_image", "task_kernel", "task_rootfs", "task_step"]
+__all__ = [
+    "DOIT_CONFIG", "task_build", "task_check", "task_image", "task_kernel", "task_release", "task_rootfs", "task_step",
+]  # fmt: skip
 
 
 def task_check() -> dict[str, Any]:

@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def run(argv: list[str]) -> int:
     """Run one verb; the exit code."""
-    if argv[:1] and argv[0] in ("build", "kernel", "rootfs", "image", "list", "clean"):
+    if argv[:1] and argv[0] in ("build", "kernel", "rootfs", "image", "release", "list", "clean"):
         from umlbuild.tasks import main as run_tasks
 
         return run_tasks(argv)
@@ -44,7 +44,16 @@ def run(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from umlbuild import cli_attack, cli_filter, cli_hub, cli_lock, cli_machine, cli_plan, cli_store
+    from umlbuild import (
+        cli_attack,
+        cli_filter,
+        cli_hub,
+        cli_lock,
+        cli_machine,
+        cli_plan,
+        cli_store,
+        cli_verify,
+    )  # fmt: skip
 
     parser = argparse.ArgumentParser(prog="umlbuild", description=__doc__.split("\n")[0])
     parser.add_argument("--version", action="version", version=f"umlbuild {__version__}")
@@ -60,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_filter.add_parser(verbs)
     cli_hub.add_parser(verbs)
     cli_lock.add_parsers(verbs)
+    cli_verify.add_parser(verbs)
     return parser
 
 

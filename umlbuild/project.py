@@ -92,7 +92,7 @@ def plan_recipe(path: Path, *, resolve: bool, note: Note, cache: Path, locked: b
             raise UserError(f"{path.name}: nothing is resolved yet", f"run: doit build recipe={path.name}")
     else:
         lock = locked_or_resolved(path, recipe, cache=cache, note=note)
-    return _plan(recipe, path, lock, cache)
+    return plan_with(recipe, path, lock, Files(path.parent.absolute(), path.name), cache)
 
 
 def locked_or_resolved(path: Path, recipe: Recipe, *, cache: Path, note: Note) -> Lock:
@@ -180,8 +180,8 @@ def _text_of(path: Path) -> str:
         raise RecipeError([f"{path}: not UTF-8 text (byte {error.start})"]) from error
 
 
-def _plan(recipe: Recipe, path: Path, lock: Lock, cache: Path) -> Plan:
-    files = Files(path.parent.absolute(), path.name)
+def plan_with(recipe: Recipe, path: Path, lock: Lock, files: Files, cache: Path) -> Plan:
+    """The plan of a recipe that was read, with this lock and these files. Raises: RecipeError, LockError."""
     identities = Identities(cache)
     plan = plan_of(recipe, lock, files, identities.of, path=path, mirrors=mirrors_of(recipe, lock))
     if not files.problems:

@@ -43,7 +43,7 @@ def vendor(path: Path, target: Path, *, cache: Path, note: Note) -> Path:
     if files.problems:
         raise RecipeError(files.problems)
     base = project.base_of(path)
-    names = sorted({*files.names, *([base] if base else [])})
+    names = sorted({*(source.name for source in files.sources), *([base] if base else [])})
     top = _top(path, names)
     tarballs = [
         step.spec.source for step in plan.bundle.walk()

@@ -10,7 +10,7 @@ import pytest
 
 from umlbuild import __version__, digest
 from umlbuild.errors import StepFailed
-from umlbuild.specs.bundle import BundleSpec
+from umlbuild.specs.bundle import BundleSpec, Source
 from umlbuild.stages import bundle
 from umlbuild.stages.context import Context
 
@@ -51,7 +51,8 @@ def test_contents(tmp_path: Path) -> None:
     inputs = entries(tmp_path / "in")
     out = run(SPEC, inputs, tmp_path / "out")
     assert sorted(path.name for path in out.iterdir()) == [
-        "disk0.img", "disk10.img", "linux", "manifest.toml", "recipe.toml", "root.img", "run", "seccomp.bpf"
+        "disk0.img", "disk10.img", "linux", "manifest.toml", "recipe.lock.toml", "recipe.toml", "root.img", "run",
+        "seccomp.bpf",
     ]  # fmt: skip
     modes = {path.name: path.stat().st_mode & 0o777 for path in out.iterdir()}
     assert modes["root.img"] == modes["disk0.img"] == 0o444
@@ -102,3 +103,29 @@ def test_a_placeholder_that_nothing_fills_is_a_bug(tmp_path: Path) -> None:
     spec = SPEC.model_copy(update={"launcher": "@DISK7_ID@"})
     with pytest.raises(AssertionError, match="@DISK7_ID@"):
         run(spec, entries(tmp_path / "in"), tmp_path / "out")
+
+
+def test_the_files_that_the_recipe_names_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "motd"
+    file.write_text("hello\n")
+    sha = digest.of_file(file)
+    sources = (
+        Source(name="../motd", at="rootfs.files[0].source", kind="kept", sha256=sha),
+        Source(name="hash", at="rootfs.users[0].password_file", kind="secret"),
+    )
+    spec = SPEC.model_copy(update={"sources": sources, "lock": "format = 1\n", "built_with": ("gcc 1",)})
+    context = Context(work=tmp_path, log=tmp_path / "log", sources={sha: file})
+    inputs = entries(tmp_path / "in")
+    (out := tmp_path / "out").mkdir()
+    bundle.run(spec, inputs, out, context)
+    assert [path.name for path in (out / "sources").iterdir()] == [sha]
+    assert (out / "sources" / sha).read_text() == "hello\n"
+    assert (out / "recipe.lock.toml").read_text() == "format = 1\n"
+    manifest = tomllib.loads((out / "manifest.toml").read_text())
+    assert manifest["files"][f"sources/{sha}"]["mode"] == "0644"
+    assert [row["kind"] for row in manifest["source"]] == ["kept", "secret"]
+    assert manifest["source"][1]["sha256"] == "" and manifest["built_with"] == ["gcc 1"]
+    file.write_text("changed meanwhile\n")
+    (again := tmp_path / "again").mkdir()
+    with pytest.raises(StepFailed, match="was changed while"):
+        bundle.run(spec, inputs, again, context)

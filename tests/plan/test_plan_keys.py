@@ -11,9 +11,11 @@ import pytest
 
 from umlbuild.host.files import Files
 from umlbuild.lock import Lock, Wishes
+from umlbuild.lock import parse as parse_lock
 from umlbuild.plan.bundle import Plan, plan_of
 from umlbuild.plan.wishes import wishes_of
 from umlbuild.recipe.load import merged, parse
+from umlbuild.specs.bundle import BundleSpec
 from umlbuild.specs.packages import LockedDeb
 
 GOLDEN = Path(__file__).parent / "golden-keys.json"
@@ -173,3 +175,16 @@ def test_the_lock_answers_only_its_own_questions() -> None:
     asked = wishes_of(parse(dict(BASE), "demo.toml"))
     assert wishes_of(parse(merged(BASE, {"rootfs": {"hostname": "b"}}), "demo.toml")) == asked
     assert wishes_of(parse(merged(BASE, {"rootfs": {"packages": ["vim"]}}), "demo.toml")) != asked
+
+
+def test_the_bundle_keeps_its_sources_but_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "hash").write_text("$y$j9T$salt$digest\n")
+    spec = plan(tmp_path, {"rootfs": {"users": [{"name": "root", "password_file": "hash"}]}}).bundle.spec
+    assert isinstance(spec, BundleSpec)
+    rows = {source.name: (source.at, source.kind, bool(source.sha256)) for source in spec.sources}
+    assert rows == {
+        "hash": ("rootfs.users[0].password_file", "secret", False),
+        "x": ("rootfs.files[0].source", "kept", True),
+    }
+    assert parse_lock(spec.lock, Path("lock"), "demo.toml") == LOCK
+    assert "gcc 1.0" in spec.built_with

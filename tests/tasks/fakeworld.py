@@ -51,6 +51,7 @@ class BundleSpec(Spec):
 @dataclass(frozen=True)
 class Plan:
     name: str
+    recipe: Recipe
     recipe_path: Path
     bundle: Step
     parts: Mapping[str, Step]
@@ -74,7 +75,7 @@ def plan_recipe(
     image = Step(ImageSpec(do=data.image), "image", {"root": rootfs})
     bundle = Step(BundleSpec(name=data.name), f"bundle {data.name}", {"kernel": kernel, "image": image})
     parts = {"kernel": kernel, "rootfs": rootfs, "image": image, "bundle": bundle}
-    return Plan(data.name, path, bundle, parts)
+    return Plan(data.name, data, path, bundle, parts)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Recipe:
     rootfs: str = "write"
     image: str = "write"
     format: int = 1
+    version: str | None = None
     wants_lock: bool = False
 
 

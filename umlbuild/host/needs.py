@@ -45,6 +45,7 @@ PACKAGES = {
     "ip": "iproute2",
     "ld": "binutils",
     "make": "make",
+    "minisign": "minisign",
     "mmdebstrap": "mmdebstrap",
     "newgidmap": "uidmap",
     "newuidmap": "uidmap",
@@ -54,6 +55,7 @@ PACKAGES = {
     "setpriv": "util-linux",
     "shellcheck": "shellcheck",
     "slirp4netns": "slirp4netns",
+    "ssh-keygen": "openssh-client",
     "strace": "strace",
     "strip": "binutils",
     "tar": "tar",
@@ -87,7 +89,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 """Stage → programs; a spec may add to them, see `programs_of`."""
 
 TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "newuidmap", "bwrap", "ccache",
-         "busybox", "slirp4netns", "tc", "tcpdump", "zstd", "ip", "ethtool", "vde_plug", "vde_switch",
+         "busybox", "slirp4netns", "tc", "tcpdump", "zstd", "ip", "ethtool", "vde_plug", "vde_switch", "minisign",
          *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
 """What the project's own tests use when it is there."""
 

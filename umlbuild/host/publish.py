@@ -19,13 +19,16 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from umlbuild.errors import StepFailed
 from umlbuild.host import sparse, store
 
 _MANIFEST = "manifest.toml"
+SUMS = "SHA256SUMS"
+"""Stands in a release and not in a bundle."""
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _LINKED_FROM = 1 << 20
@@ -34,8 +37,10 @@ _LINKED_FROM = 1 << 20
 _LOCK_S = 60.0
 
 
-def publish(entry: Path, dist: Path) -> bool:
-    """Make `dist` (a directory that umlbuild owns) the bundle in `entry`; False if it is that already.
+def publish(entry: Path, dist: Path, *, allow: Callable[[], None] = lambda: None) -> bool:
+    """Make `dist` (a directory that umlbuild owns) the bundle (or release) in `entry`; False if it is that already.
+
+    `allow` is called just before, when nobody else can publish there any more; what it raises keeps `dist` as it is.
 
     Raises: StepFailed (`dist` is something else, another build publishes for too long), OSError.
     """
@@ -43,12 +48,14 @@ def publish(entry: Path, dist: Path) -> bool:
     with _only_one(dist):
         if is_same(entry, dist):
             return False
-        if dist.is_symlink() or (dist.exists() and not (dist / _MANIFEST).is_file()):
+        if dist.is_symlink() or (dist.exists() and not _is_alike(entry, dist)):
             if not _is_empty(dist):
+                what = "a release" if (entry / SUMS).exists() else "a bundle"
                 raise StepFailed(
-                    f"publishing {dist}: what stands there is not a bundle", f"move {dist} out of the way"
+                    f"publishing {dist}: what stands there is not {what}", f"move {dist} out of the way"
                 )
             dist.rmdir()
+        allow()
         _sweep(dist)
         scratch = Path(tempfile.mkdtemp(prefix=_prefix(dist), dir=dist.parent))
         try:
@@ -71,6 +78,11 @@ def is_same(entry: Path, dist: Path) -> bool:
         return all(_facts(dist / name) == _facts(entry / name) for name in names)
     except OSError:
         return False
+
+
+def _is_alike(entry: Path, dist: Path) -> bool:
+    """Whether both are bundles, or both releases: `hello` of version 1 and `hello-1` have one name in dist/."""
+    return (dist / _MANIFEST).is_file() and (dist / SUMS).exists() == (entry / SUMS).exists()
 
 
 def _facts(path: Path) -> tuple[int, int, int]:

@@ -58,12 +58,12 @@ def dig(path: Path) -> None:
     fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     with path.open("r+b", buffering=0) as file:
         os.fsync(file.fileno())  # delayed allocation would hide what is there
-        for start, end in list(_empty_ranges(file.fileno(), os.fstat(file.fileno()).st_size)):
+        for start, end in list(empty_ranges(file.fileno(), os.fstat(file.fileno()).st_size)):
             if fallocate(file.fileno(), _KEEP_SIZE | _PUNCH_HOLE, start, end - start) != 0:
                 return
 
 
-def _empty_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
+def empty_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """The ranges of whole pages that read as zeros, neighbours joined."""
     at = start = 0  # [start, at) reads as zeros
     while at < size:

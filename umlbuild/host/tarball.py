@@ -166,6 +166,26 @@ def header(member: Member) -> bytes:
     )  # fmt: skip
 
 
+def sparse_header(path: str, *, mode: int, mtime: int, stored: int, size: int) -> bytes:
+    """The headers of a file in GNU's sparse format 1.0; its map and data, `stored` bytes, follow.
+
+    Source: GNU tar manual, "PAX Format, Version 1.0".
+    """
+    name = os.fsencode(f"./{path}")
+    parent, _, last = name.rpartition(b"/")
+    records = {
+        b"GNU.sparse.major": b"1",
+        b"GNU.sparse.minor": b"0",
+        b"GNU.sparse.name": name,
+        b"GNU.sparse.realsize": str(size).encode(),
+    }
+    numbers = {b"uid": 0, b"gid": 0, b"size": stored, b"mtime": mtime}
+    if stored > 0o77777777777:
+        records[b"size"] = str(stored).encode()
+        numbers[b"size"] = 0
+    return _pax(name, records) + _ustar((parent + b"/GNUSparseFile.0/" + last)[:100], b"0", numbers, mode=mode)
+
+
 def _pax(name: bytes, records: Mapping[bytes, bytes]) -> bytes:
     if not records:
         return b""

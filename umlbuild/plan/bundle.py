@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import tomli_w
 from umlbuild.errors import RecipeError
 from umlbuild.kinds.sandboxes import seccomp
 from umlbuild.kinds.transports.base import Sockets
-from umlbuild.lock import Lock
+from umlbuild.lock import Lock, text_of
 from umlbuild.plan import cmdline, hostnet, machine
 from umlbuild.plan.filters import filters_step
 from umlbuild.plan.helper import helper_steps
@@ -62,6 +62,9 @@ def plan_of(
     if old:
         raise RecipeError([f"{files.file}: {problem}" for problem in old])
     words = cmdline.words_of(recipe, files.file)
+    inputs = {"kernel": kernel, "image": image, **disk_steps(recipe, tools), **helper_steps(recipe, identity)}
+    if (filters := filters_step(recipe, lock, files)) is not None:
+        inputs["filters"] = filters
     spec = BundleSpec(
         name=recipe.name,
         launcher=machine.launcher_of(recipe, words),
@@ -72,13 +75,18 @@ def plan_of(
         runs_with=recipe.launch.sandbox.PROGRAMS,
         cmdline=" ".join(words),
         recipe=effective(recipe),
+        lock=text_of(lock),
+        sources=files.sources,
+        built_with=_built_with(inputs.values()),
     )
-    inputs = {"kernel": kernel, "image": image, **disk_steps(recipe, tools), **helper_steps(recipe, identity)}
-    if (filters := filters_step(recipe, lock, files)) is not None:
-        inputs["filters"] = filters
-    bundle = Step(spec, f"bundle {recipe.name}", inputs)
+    bundle = Step(spec, f"bundle {recipe.name}", inputs, sources=files.paths)
     parts = {"kernel": kernel, "rootfs": root, "image": image, "bundle": bundle}
     return Plan(recipe.name, recipe, path, bundle, parts, mirrors, wishes_of(recipe).questions())
+
+
+def _built_with(inputs: Iterable[Step]) -> tuple[str, ...]:
+    """The identities of all host programs, sorted."""
+    return tuple(sorted({tool for last in inputs for step in last.walk() for tool in step.tools}))
 
 
 def _sockets(recipe: Recipe) -> Sockets:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from umlbuild.digest import Sha256
+from umlbuild.specs.bundle import Source
 
 Identity = Callable[[str], str]
 """Program → the line that names its version."""
@@ -27,6 +28,11 @@ class Files(Protocol):
         """Digest → path of everything asked for so far."""
         ...
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """Everything asked for so far by its name, sorted."""
+        ...
+
     def digest(self, name: str, at: str) -> Sha256:
         """The digest of a file; `at` is the key path that names it."""
         ...
@@ -35,8 +41,8 @@ class Files(Protocol):
         """The digest of a directory."""
         ...
 
-    def text(self, name: str, at: str) -> str:
-        """The text of a file."""
+    def text(self, name: str, at: str, *, secret: bool = False) -> str:
+        """The text of a file; of a secret one nothing goes into the bundle."""
         ...
 
     def secret(self, variable: str, at: str) -> str:

@@ -94,7 +94,7 @@ def _user(user: DeclaredUser, files: Files, number: int) -> User:
     at = f"rootfs.users[{number}]"
     given = user.password_hash
     if user.password_file is not None:
-        given = files.text(user.password_file, f"{at}.password_file").strip()
+        given = files.text(user.password_file, f"{at}.password_file", secret=True).strip()
     elif user.password_env is not None:
         given = files.secret(user.password_env, f"{at}.password_env").strip()
     if given and not given.startswith("$"):

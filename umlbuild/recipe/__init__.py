@@ -17,7 +17,7 @@ from umlbuild.recipe.launch import Launch
 from umlbuild.recipe.network import Network
 from umlbuild.recipe.rootfs import Rootfs
 from umlbuild.recipe.share import Share
-from umlbuild.recipe.types import RecipeName
+from umlbuild.recipe.types import RecipeName, ReleaseVersion
 from umlbuild.specs.model import Model
 
 
@@ -28,6 +28,8 @@ class Recipe(Model):
     """Version of the recipe format; this is 1."""
     name: RecipeName
     """Name of the machine, of its directory under dist/ and of UML's umid."""
+    version: ReleaseVersion | None = None
+    """Version of its releases, unless `doit release version=…` says another; 0 by default."""
     kernel: Kernel
     rootfs: Rootfs = Rootfs()
     image: Image

@@ -89,6 +89,10 @@ def _address(value: str) -> str:
 RecipeName = Annotated[str, _matching(
     r"[a-z0-9][a-z0-9-]{0,31}", "a name: 1 to 32 of a-z, 0-9 and '-' (it becomes a directory and UML's umid)"
 )]  # fmt: skip
+ReleaseVersion = Annotated[str, _matching(
+    r"[0-9A-Za-z][0-9A-Za-z.+~_-]{0,63}",
+    "a version: 1 to 64 of letters, digits and . + ~ _ -, a letter or digit first (in quotation marks)",
+)]  # fmt: skip
 Hostname = Annotated[str, Field(max_length=64), _matching(
     r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?", "a host name: letters, digits and '-', at most 63"
 )]  # fmt: skip

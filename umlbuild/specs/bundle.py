@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from umlbuild.specs.model import Spec
+from umlbuild.specs.model import Model, Spec
+
+
+class Source(Model):
+    """A file or tree of the user's that the recipe names."""
+
+    name: str
+    """As the recipe spells it."""
+    at: str
+    """The key path that names it (the first, if several do)."""
+    kind: Literal["kept", "large", "tree", "secret"]
+    """Whether the bundle has a copy, or why it has none."""
+    sha256: str = ""
+    """Of its content; nothing is said of a secret."""
 
 
 class BundleSpec(Spec):
@@ -13,11 +26,12 @@ class BundleSpec(Spec):
 
     Output: `linux`, `lib/` (of a dynamic kernel: its loader and libraries), `root.img`, `disk<N>.img`,
     `filters/` (see FiltersSpec), `jail` (the helper), `seccomp.bpf`, `run` and `net` (0755), `manifest.toml`,
-    `recipe.toml`.
+    `recipe.toml`, `recipe.lock.toml`, `sources/<sha256>` (the user's files that the recipe names, as far as they are
+    kept).
     """
 
     STAGE: ClassVar[str] = "bundle"
-    VERSION: ClassVar[int] = 6
+    VERSION: ClassVar[int] = 7
 
     name: str
     launcher: str
@@ -36,3 +50,9 @@ class BundleSpec(Spec):
     """The kernel command line, for the manifest."""
     recipe: str
     """The effective recipe as TOML, without secrets."""
+    lock: str = ""
+    """The lock as TOML."""
+    sources: tuple[Source, ...] = ()
+    """Sorted by name."""
+    built_with: tuple[str, ...] = ()
+    """The versions of the build host's programs that shaped the bytes, for who builds it again."""

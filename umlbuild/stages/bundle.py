@@ -23,6 +23,7 @@ from umlbuild.stages.context import Context
 
 MANIFEST = "manifest.toml"
 HELPER = "jail"
+SOURCES = "sources"
 FORMAT = 1
 """Of the manifest; rises when a reader of the old one could be misled."""
 
@@ -54,12 +55,17 @@ def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     if "helper" in inputs:
         sparse.copy(_input(inputs, "helper", HELPER), out / HELPER)
         (out / HELPER).chmod(0o755)
-    for name, content in (("recipe.toml", spec.recipe.encode()), ("seccomp.bpf", bytes.fromhex(spec.filter))):
+    for name, content in (
+        ("recipe.toml", spec.recipe.encode()),
+        ("recipe.lock.toml", spec.lock.encode()),
+        ("seccomp.bpf", bytes.fromhex(spec.filter)),
+    ):
         (out / name).write_bytes(content)
         (out / name).chmod(0o644)
     if spec.net:
         (out / "net").write_text(spec.net)
         (out / "net").chmod(0o755)
+    _put_sources(spec, out, context)
     files = [_described(path, out) for path in sorted(out.rglob("*")) if path.is_file()]
     release = _input(inputs, "kernel", "release").read_text().strip()
     values = {
@@ -104,6 +110,18 @@ def _put_kernel(entry: Path, out: Path) -> str:
     return (entry / "interpreter").read_text().strip()
 
 
+def _put_sources(spec: BundleSpec, out: Path, context: Context) -> None:
+    kept = {source.sha256: source.name for source in spec.sources if source.kind == "kept"}
+    if kept:
+        (out / SOURCES).mkdir()
+        (out / SOURCES).chmod(0o755)
+    for sha256, name in kept.items():
+        shutil.copyfile(context.source(sha256, name), out / SOURCES / sha256)
+        (out / SOURCES / sha256).chmod(0o644)
+        if digest.of_file(out / SOURCES / sha256) != sha256:
+            raise StepFailed(f"{name}: was changed while the bundle was built", "build again")
+
+
 def _input(inputs: Mapping[str, Path], role: str, name: str) -> Path:
     path = inputs[role] / name
     if not path.is_file():
@@ -136,5 +154,7 @@ def _manifest(spec: BundleSpec, release: str, files: list[_File]) -> str:
             file.name: {"sha256": file.sha256, "size": file.size, "mode": file.mode}
             for file in sorted(files, key=lambda file: file.name)
         },
+        "built_with": list(spec.built_with),
+        "source": [source.model_dump() for source in spec.sources],
         "recipe": tomllib.loads(spec.recipe),
     })  # fmt: skip

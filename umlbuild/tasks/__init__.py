@@ -4,8 +4,8 @@ Our own `dodo.py` and any other project's get the verbs with one line, next to t
 
     from umlbuild.tasks import *
 
-or, name by name, `from umlbuild.tasks import DOIT_CONFIG, task_build, task_image, task_kernel, task_rootfs,
-task_step` (the verbs need `task_step`). Then `doit build recipe=router.toml` works there. Without
+or, name by name, `from umlbuild.tasks import DOIT_CONFIG, task_build, task_image, task_kernel, task_release,
+task_rootfs, task_step` (the verbs need `task_step`). Then `doit build recipe=router.toml` works there. Without
 DOIT_CONFIG the tasks work as well, with doit's own reporter and exit codes. DOIT_CONFIG makes `build` the
 default task; a project with tasks of its own says `DOIT_CONFIG = {**DOIT_CONFIG, "default_tasks": ["mine"]}`.
 
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from umlbuild.tasks.config import config
 from umlbuild.tasks.product import main
-from umlbuild.tasks.verbs import task_build, task_image, task_kernel, task_rootfs, task_step
+from umlbuild.tasks.verbs import task_build, task_image, task_kernel, task_release, task_rootfs, task_step
 
 DOIT_CONFIG = config()
 
@@ -31,6 +31,7 @@ __all__ = [
     "task_build",
     "task_image",
     "task_kernel",
+    "task_release",
     "task_rootfs",
     "task_step",
 ]

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from umlbuild.plan.bundle import Plan
     from umlbuild.plan.step import Step
 
-PART = {"build": "bundle", "kernel": "kernel", "rootfs": "rootfs", "image": "image"}
+PART = {"build": "bundle", "kernel": "kernel", "rootfs": "rootfs", "image": "image", "release": "bundle"}
 """Verb → the part of a plan that it makes."""
 
 
@@ -97,6 +97,8 @@ def order_of(request: Request) -> Order:
         os.environ[offline.VARIABLE] = "1"
     if request.running:
         signals.install()
+        if "release" in request.verbs:
+            _check_release(request)
     paths = find_recipes(request.recipes, request.started)
     unlocked: list[str] = []
 
@@ -132,6 +134,18 @@ def order_of(request: Request) -> Order:
             order = planned()  # keys name the versions of compilers, which were not there before
         Site(request.cache).store.sweep()
     return order
+
+
+def _check_release(request: Request) -> None:
+    """What a release needs besides its bundle, before any work. Raises: UserError."""
+    from umlbuild.host import needs, release, signing
+
+    programs = ["zstd"]
+    if request.version:
+        release.check_version(request.version)
+    if request.key:
+        programs.append(signing.PROGRAMS[signing.kind_of(request.started / Path(request.key).expanduser())])
+    needs.require(programs, _note)
 
 
 def _look(request: Request, plans: tuple[Plan, ...], unlocked: tuple[str, ...]) -> Order:

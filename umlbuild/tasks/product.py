@@ -25,7 +25,7 @@ class Loader(NamespaceTaskLoader):  # type: ignore[misc]  # doit has no types
 
     def setup(self, opt_values: Any) -> None:  # noqa: ARG002
         """The tasks are made by `load_tasks`; there is nothing to read."""
-        names = ("task_build", "task_kernel", "task_rootfs", "task_image", "task_step")
+        names = ("task_build", "task_kernel", "task_rootfs", "task_image", "task_release", "task_step")
         self.namespace = {name: getattr(verbs, name) for name in names}
         self.namespace["DOIT_CONFIG"] = {**config(), **ALONE}
 

@@ -20,7 +20,7 @@ import doit
 from umlbuild.errors import UserError
 from umlbuild.tasks import options
 
-VERBS = ("build", "kernel", "rootfs", "image")
+VERBS = ("build", "kernel", "rootfs", "image", "release")
 _LOOKING = frozenset(
     {"list", "clean", "info", "help", "forget", "ignore", "reset-dep", "dumpdb", "strace", "tabcompletion"}
 )  # doit's commands that run no task
@@ -46,6 +46,12 @@ class Request:
     """Whether the lock must be there and answer the recipe."""
     offline: bool = False
     """Whether no network may be used."""
+    version: str = ""
+    """The value of `version=`, of a release."""
+    key: str = ""
+    """The value of `key=`: the file that signs a release."""
+    force: bool = False
+    """Whether `force=1` is given: a release may replace another of its version."""
 
     @property
     def cache(self) -> Path:
@@ -58,8 +64,10 @@ class Request:
 
     def repeat(self, verb: str) -> str:
         """The command line that does `verb` again."""
-        switches = ["--locked"] * self.locked + ["--offline"] * self.offline
-        return shlex.join([self.command, verb, f"recipe={self.recipes}", *switches])
+        words = [self.command, verb, f"recipe={self.recipes}"]
+        if verb == "release":
+            words += [f"{name}={value}" for name, value in (("version", self.version), ("key", self.key)) if value]
+        return shlex.join([*words, *["--locked"] * self.locked, *["--offline"] * self.offline])
 
 
 class _CommandLine:
@@ -104,4 +112,7 @@ def read() -> Request:
         command=os.environ.get("UMLBUILD_COMMAND") or Path(program).name or "doit",
         locked=options.switch(words(), "locked"),
         offline=options.switch(words(), "offline"),
+        version=str(doit.get_var("version") or ""),
+        key=str(doit.get_var("key") or ""),
+        force=str(doit.get_var("force") or "0") not in ("0", "no", "false"),
     )

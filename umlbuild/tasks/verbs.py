@@ -18,6 +18,7 @@ from umlbuild.tasks.clean import CleanDist, CleanStep
 from umlbuild.tasks.make import Site
 from umlbuild.tasks.options import PARAMS
 from umlbuild.tasks.order import PART, Order, order_of
+from umlbuild.tasks.release import Release
 from umlbuild.tasks.reporter import OURS
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ def task_rootfs() -> Iterator[TaskDict]:
 def task_image() -> Iterator[TaskDict]:
     """make the disk image only"""
     yield from _verb("image", "make only the disk image")
+
+
+def task_release() -> Iterator[TaskDict]:
+    """pack the bundle of each recipe to be given away: dist/NAME-VERSION"""
+    yield from _verb("release", "pack each bundle into dist/NAME-VERSION (version=1.2 key=FILE force=1)")
 
 
 def task_step() -> Iterator[TaskDict]:
@@ -91,6 +97,8 @@ def _verb(verb: str, doc: str) -> Iterator[TaskDict]:
             task["actions"] = [Publish(plan, site, dist, order.request)]
             task["targets"] = [dist / name for name in _BUNDLE_FILES]
             task["clean"] = [CleanDist(dist, order.request.shown(dist))]
+        elif verb == "release":
+            task["actions"] = [Release(step, site, plan, order.request)]
         else:
             task["actions"] = [Tell(verb, step, order.request.shown(site.entry(step)))]
             task["clean"] = [CleanStep(step, site)]

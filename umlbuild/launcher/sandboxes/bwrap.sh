@@ -164,6 +164,9 @@ sandbox_explain() {
     [ ! -e "$inst/unlimited" ] || refuse "the number of its processes cannot be limited: prlimit failed" \
         "apt-get install util-linux"
     [ ! -L "$inst/u" ] || return # it stands; UML itself failed
+    "$bwrap" --help 2>/dev/null | grep -q -e '--size ' || refuse \
+        "this host's bwrap is too old: it has no --size, which limits what UML may write" \
+        "use Debian 12 or newer, or build it with launch.sandbox = \"landlock\" (Linux 6.12)"
     for setting in user.max_user_namespaces=0=15000 kernel.unprivileged_userns_clone=0=1 \
         kernel.apparmor_restrict_unprivileged_userns=1=0; do
         name=${setting%%=*} values=${setting#*=}

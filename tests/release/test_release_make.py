@@ -1,0 +1,177 @@
+"""Releases: made once, kept, refused, signed, checked."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import releasekit
+
+from umlbuild.errors import StepFailed, UserError
+from umlbuild.host import publish, release, signing
+from umlbuild.host.release import SUMS, Wish
+from umlbuild.host.store import Store
+
+WISH = Wish("m", "1")
+
+
+def make(tmp_path: Path, text: str = "one", wish: Wish = WISH) -> bool:
+    bundle = tmp_path / f"bundle-{text}"
+    if not bundle.exists():
+        releasekit.bundle(bundle, text)
+    return release.make(bundle, tmp_path / "dist" / wish.title, wish, Store(tmp_path / "cache"), lambda _text: None)
+
+
+@pytest.fixture(params=["ssh", "minisign"])
+def key(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
+    """(secret key, public key)"""
+    return new_key(str(request.param), tmp_path / "key")
+
+
+def new_key(kind: str, path: Path) -> tuple[Path, Path]:
+    public = path.with_name(f"{path.name}.pub")
+    if shutil.which(signing.PROGRAMS["ssh" if kind == "ssh" else "minisign"]) is None:
+        pytest.skip(f"no program for keys of {kind}")
+    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+    if kind == "minisign":
+        argv = ["minisign", "-G", "-W", "-s", str(path), "-p", str(public)]
+    subprocess.run(argv, check=True, timeout=60, capture_output=True)
+    return path, public
+
+
+def test_made_once_kept_and_refused(tmp_path: Path) -> None:
+    dist = tmp_path / "dist" / "m-1"
+    assert make(tmp_path) is True
+    names = ["SHA256SUMS", "m-1.tar.zst", "manifest.toml", "recipe.lock.toml", "recipe.toml"]
+    assert sorted(os.listdir(dist)) == names
+    assert release.problems_of(dist) == []
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", SUMS], cwd=dist, check=True, timeout=60)
+    before = {name: (dist / name).read_bytes() for name in names}
+    inode = dist.stat().st_ino
+    assert make(tmp_path) is False and dist.stat().st_ino == inode
+    with pytest.raises(StepFailed, match="another release of version 1") as caught:
+        make(tmp_path, "two")
+    assert "force=1" in caught.value.hint
+    assert {name: (dist / name).read_bytes() for name in names} == before
+    assert make(tmp_path, "two", replace(WISH, force=True)) is True
+    assert (dist / SUMS).read_bytes() != before[SUMS]
+    assert sorted(os.listdir(tmp_path / "dist")) == ["m-1"]
+    assert list((tmp_path / "cache" / "work").iterdir()) == []
+
+
+def test_a_damaged_release_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
+    make(tmp_path)
+    file = tmp_path / "dist" / "m-1" / "m-1.tar.zst"
+    data = bytearray(file.read_bytes())
+    data[100] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(StepFailed, match="another release"):
+        make(tmp_path)
+    assert make(tmp_path, wish=replace(WISH, force=True)) is True
+    assert release.problems_of(file.parent) == []
+
+
+def test_a_bundle_and_a_release_never_replace_each_other(tmp_path: Path) -> None:
+    """hello of version 1, and the bundle of a recipe that is called hello-1."""
+    dist = tmp_path / "dist" / "m-1"
+    make(tmp_path)
+    with pytest.raises(StepFailed, match="not a bundle"):
+        publish.publish(releasekit.bundle(tmp_path / "b"), dist)
+    assert release.problems_of(dist) == []
+    shutil.rmtree(dist)
+    publish.publish(releasekit.bundle(tmp_path / "c"), dist)
+    with pytest.raises(StepFailed, match="not a release"):
+        make(tmp_path, wish=replace(WISH, force=True))
+    assert (dist / "run").is_file()
+
+
+def test_signatures(tmp_path: Path, key: tuple[Path, Path]) -> None:
+    secret, public = key
+    dist = tmp_path / "dist" / "m-1"
+    make(tmp_path)
+    with pytest.raises(StepFailed, match="is not there"):
+        signing.verify(dist / SUMS, public)
+    signed = replace(WISH, key=secret)
+    assert make(tmp_path, wish=signed) is True  # the same release, now with a signature
+    assert make(tmp_path, wish=signed) is False
+    assert make(tmp_path) is False  # and without a key it keeps it
+    assert public.name in signing.verify(dist / SUMS, public)
+    first = {path.name: path.read_bytes() for path in dist.iterdir()}
+    shutil.rmtree(dist)
+    make(tmp_path, wish=signed)
+    assert {path.name: path.read_bytes() for path in dist.iterdir()} == first
+    _, stranger = new_key(signing.kind_of(public), tmp_path / "other")
+    with pytest.raises(StepFailed, match="is not a signature of this file"):
+        signing.verify(dist / SUMS, stranger)
+    (dist / SUMS).write_text((dist / SUMS).read_text().replace("0", "1"))
+    with pytest.raises(StepFailed, match="is not a signature of this file"):
+        signing.verify(dist / SUMS, public)
+
+
+def test_both_kinds_of_signature_stand_side_by_side(tmp_path: Path) -> None:
+    dist = tmp_path / "dist" / "m-1"
+    keys = [new_key(kind, tmp_path / kind) for kind in ("ssh", "minisign")]
+    for secret, _ in keys:
+        assert make(tmp_path, wish=replace(WISH, key=secret)) is True
+    for _, public in keys:
+        signing.verify(dist / SUMS, public)
+
+
+def test_allowed_signers(tmp_path: Path) -> None:
+    secret, public = new_key("ssh", tmp_path / "key")
+    make(tmp_path, wish=replace(WISH, key=secret))
+    allowed = tmp_path / "allowed"
+    allowed.write_text(f"ann@example.org {public.read_text()}")
+    assert signing.verify(tmp_path / "dist" / "m-1" / SUMS, allowed) == "ann@example.org"
+    allowed.write_text(f'ann@example.org namespaces="git" {public.read_text()}')
+    with pytest.raises(StepFailed, match="is not a signature"):
+        signing.verify(tmp_path / "dist" / "m-1" / SUMS, allowed)
+
+
+def test_a_key_with_a_passphrase(tmp_path: Path) -> None:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(tmp_path / "key")], check=True, timeout=60
+    )
+    with pytest.raises(StepFailed, match="signing with") as caught:
+        make(tmp_path, wish=replace(WISH, key=tmp_path / "key"))
+    assert "ssh-add" in caught.value.hint
+    assert not (tmp_path / "dist" / "m-1").exists()
+
+
+def test_what_is_no_key(tmp_path: Path) -> None:
+    (tmp_path / "note").write_text("hello\n")
+    with pytest.raises(UserError, match="is neither a key of ssh nor one of minisign"):
+        signing.kind_of(tmp_path / "note")
+    with pytest.raises(UserError, match="No such file"):
+        signing.kind_of(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("version", ["1.2", "0", "2024-05-01", "1.0~rc1+x"])
+def test_versions(version: str) -> None:
+    release.check_version(version)
+
+
+@pytest.mark.parametrize("version", ["", ".", "../x", "a b", "-1", "1/2", "x" * 65, "1\n"])
+def test_no_versions(version: str) -> None:
+    with pytest.raises(UserError, match="is no version"):
+        release.check_version(version)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda dist: (dist / "recipe.toml").unlink(), "recipe.toml: is not there"),
+        (lambda dist: (dist / "recipe.toml").write_text("x"), "recipe.toml: its sha256 is not"),
+        (lambda dist: (dist / "more").write_text("x"), "more: is not in SHA256SUMS"),
+    ],
+)
+def test_problems(tmp_path: Path, change: object, says: str) -> None:
+    make(tmp_path)
+    assert callable(change)
+    change(tmp_path / "dist" / "m-1")
+    (problem,) = release.problems_of(tmp_path / "dist" / "m-1")
+    assert problem.startswith(says)

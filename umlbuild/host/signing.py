@@ -1,0 +1,114 @@
+"""Signatures of a release's SHA256SUMS: ssh's (`ssh-keygen -Y`) or minisign's, told apart by what the key file holds.
+
+Passphrases are not asked for: an ssh key with one goes into ssh-agent, and its .pub file is given as the key; a
+minisign key is one made with `minisign -G -W`. Ed25519 signatures are the same bytes each time.
+
+Source: ssh-keygen(1) (-Y sign, find-principals, verify; ALLOWED SIGNERS), minisign(1); tried with OpenSSH 9.2 and
+minisign 0.11.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Literal
+
+from umlbuild.errors import StepFailed, ToolFailed, UserError
+from umlbuild.host import process
+
+Kind = Literal["ssh", "minisign"]
+
+NAMESPACE = "umlbuild-release"
+"""What the ssh signature is for; `ssh-keygen -Y verify -n` wants the same word."""
+
+SUFFIXES: dict[Kind, str] = {"ssh": ".sig", "minisign": ".minisig"}
+PROGRAMS: dict[Kind, str] = {"ssh": "ssh-keygen", "minisign": "minisign"}
+_SSH_TYPES = ("ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-")
+_TIMEOUT_S = 60.0
+
+
+def kind_of(key: Path) -> Kind:
+    """Whose key this is, secret or public. Raises: UserError."""
+    try:
+        text = key.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(f"key {key}: {error.strerror}", "name a file that you can read") from error
+    first = text.lstrip().split("\n", 1)[0]
+    if first.startswith("untrusted comment:"):
+        return "minisign"
+    if first.startswith("-----BEGIN ") and "PRIVATE KEY" in first:
+        return "ssh"
+    if any(word.startswith(_SSH_TYPES) for line in text.splitlines() for word in line.split()[:3]):
+        return "ssh"
+    raise UserError(
+        f"key {key}: is neither a key of ssh nor one of minisign",
+        "make one: ssh-keygen -t ed25519 -f FILE, or minisign -G -W -s FILE",
+    )
+
+
+def sign(file: Path, key: Path, comment: str) -> Path:
+    """Sign a file; the signature stands beside it. Raises: UserError, StepFailed."""
+    kind = kind_of(key)
+    signature = file.with_name(file.name + SUFFIXES[kind])
+    if kind == "ssh":
+        argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", str(key.absolute()), str(file)]
+    else:
+        argv = ["minisign", "-S", "-s", str(key.absolute()), "-m", str(file), "-x", str(signature)]
+        argv += ["-c", "signature of umlbuild release", "-t", comment]
+    agent = {name: os.environ[name] for name in ("SSH_AUTH_SOCK",) if name in os.environ}
+    with tempfile.TemporaryDirectory(prefix="umlbuild-sign.") as scratch:
+        try:
+            process.run(argv, log=Path(scratch, "log"), timeout_s=_TIMEOUT_S, env=agent)
+        except ToolFailed as error:
+            raise StepFailed(
+                f"signing with {key}: {' '.join(error.tail[-3:]) or error.cause}",
+                "a key with a passphrase: ssh-add it and give its .pub file as the key"
+                if kind == "ssh" else "a key without a password: minisign -G -W",
+            ) from error  # fmt: skip
+    signature.chmod(0o644)
+    return signature
+
+
+def verify(file: Path, key: Path) -> str:
+    """Who has signed a file, by a public key, or a list of allowed signers (ssh).
+
+    Raises: UserError (no such key), StepFailed (no signature of this kind, or not by this key).
+    """
+    kind = kind_of(key)
+    signature = file.with_name(file.name + SUFFIXES[kind])
+    if not signature.is_file():
+        raise StepFailed(f"{signature}: is not there, so nothing says who made this release")
+    with tempfile.TemporaryDirectory(prefix="umlbuild-sign.") as name:
+        scratch = Path(name)
+        if kind == "minisign":
+            argv = ["minisign", "-V", "-q", "-p", str(key.absolute()), "-m", str(file), "-x", str(signature)]
+            _checked(argv, signature, key)
+            return f"minisign key {key.name}"
+        allowed = _allowed(key, scratch)
+        find = ["ssh-keygen", "-Y", "find-principals", "-s", str(signature), "-f", str(allowed)]
+        signers = _checked(find, signature, key).split("\n")[0].split(",")
+        argv = ["ssh-keygen", "-Y", "verify", "-n", NAMESPACE, "-I", signers[0]]
+        _checked([*argv, "-f", str(allowed), "-s", str(signature)], signature, key, stdin=file)
+        return signers[0]
+
+
+def _allowed(key: Path, scratch: Path) -> Path:
+    """A list of allowed signers; made of a .pub file, if the key is one."""
+    text = key.read_text()
+    if not text.startswith(_SSH_TYPES):
+        return key.absolute()
+    made = scratch / "allowed"
+    made.write_text(f"{key.name} {text}")
+    return made
+
+
+def _checked(argv: list[str], signature: Path, key: Path, *, stdin: Path | None = None) -> str:
+    with tempfile.TemporaryDirectory(prefix="umlbuild-sign.") as name:
+        out = Path(name, "out")
+        try:
+            process.run(argv, log=Path(name, "log"), timeout_s=_TIMEOUT_S, stdin=stdin, stdout=out)
+        except ToolFailed as error:
+            said = " ".join(error.tail[-2:]) or error.cause
+            raise StepFailed(f"{signature}: is not a signature of this file by {key}: {said}") from error
+        return out.read_text()
