@@ -17,6 +17,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from umlbuild import digest
@@ -186,13 +187,17 @@ def _make(directory: Path, root: Path) -> None:
 def _seal(entry: Path) -> None:
     """Write the manifest and flush every top-level file to the disk."""
     names: dict[str, dict[str, object]] = {}
-    for path in sorted(entry.iterdir()):
-        info = path.lstat()
-        if stat.S_ISREG(info.st_mode):
-            names[path.name] = {"type": "file", "size": info.st_size, "sha256": digest.of_immutable_file(path)}
-            _sync(path)
-        else:
-            names[path.name] = {"type": "dir" if stat.S_ISDIR(info.st_mode) else "other"}
+    with ThreadPoolExecutor(1) as disk:  # it writes while we read
+        flushed = []
+        for path in sorted(entry.iterdir()):
+            info = path.lstat()
+            if stat.S_ISREG(info.st_mode):
+                flushed.append(disk.submit(_sync, path))
+                names[path.name] = {"type": "file", "size": info.st_size, "sha256": digest.of_immutable_file(path)}
+            else:
+                names[path.name] = {"type": "dir" if stat.S_ISDIR(info.st_mode) else "other"}
+        for row in flushed:
+            row.result()
     manifest = entry / MANIFEST
     manifest.write_bytes(digest.canonical_json(names))
     _sync(manifest)
