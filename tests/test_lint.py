@@ -87,7 +87,7 @@ def test_ruff() -> None:
 
 
 def test_mypy() -> None:
-    lint(sys.executable, "-m", "mypy", "umlbuild", "dodo.py")
+    lint(sys.executable, "-m", "mypy", "umlbuild", "benchmarks", "dodo.py")
 
 
 TEST_FOLDERS = sorted({path.parent.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")})

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -260,8 +261,7 @@ def _finish(
                 left = deadline - time.monotonic()
                 if left <= 0:
                     raise ToolFailed(argv, f"not done after {timeout_s:g} s, ended", log, tail_of(log))
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    child.wait(timeout=min(left, 0.5))
+                if _has_ended(child, min(left, 0.5)):
                     break
                 if watch is not None:
                     watch()
@@ -275,6 +275,28 @@ def _finish(
     finally:
         for _, child in children:
             _end_group(child)
+
+
+def _has_ended(child: subprocess.Popen[bytes], within_s: float) -> bool:
+    """Wait for a child's end, at most so long. The kernel wakes us: `Popen.wait` with a timeout looks every 50 ms."""
+    try:
+        fd = os.pidfd_open(child.pid)
+    except (OSError, AttributeError):  # reaped, or a kernel or container without
+        fd = None
+    try:
+        if fd is not None:
+            waiter = select.poll()
+            waiter.register(fd, select.POLLIN)
+            if not waiter.poll(within_s * 1000):
+                return False
+            within_s = 1  # it is a zombie, there is nothing to wait for
+        child.wait(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        if fd is not None:
+            os.close(fd)
+    return True
 
 
 def _cause(status: int) -> str:

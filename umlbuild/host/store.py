@@ -17,6 +17,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from umlbuild import digest
@@ -256,19 +257,23 @@ def _make(directory: Path, root: Path) -> None:
 def seal(entry: Path) -> None:
     """Write the manifest and flush every top-level file to the disk."""
     names: dict[str, dict[str, object]] = {}
-    for path in sorted(entry.iterdir()):
-        info = path.lstat()
-        if path.name == MANIFEST:  # sealed before, to be compared
-            continue
-        if stat.S_ISREG(info.st_mode):
-            names[path.name] = {"type": "file", "size": info.st_size, "sha256": digest.of_immutable_file(path)}
-            _sync(path)
-        elif stat.S_ISDIR(info.st_mode):
-            names[path.name] = {"type": "dir"}
-            if _is_small(path):
-                names[path.name]["tree"] = digest.of_tree(path)
-        else:
-            names[path.name] = {"type": "other"}
+    with ThreadPoolExecutor(1) as disk:  # it writes while we read
+        flushed = []
+        for path in sorted(entry.iterdir()):
+            info = path.lstat()
+            if path.name == MANIFEST:  # sealed before, to be compared
+                continue
+            if stat.S_ISREG(info.st_mode):
+                flushed.append(disk.submit(_sync, path))
+                names[path.name] = {"type": "file", "size": info.st_size, "sha256": digest.of_immutable_file(path)}
+            elif stat.S_ISDIR(info.st_mode):
+                names[path.name] = {"type": "dir"}
+                if _is_small(path):
+                    names[path.name]["tree"] = digest.of_tree(path)
+            else:
+                names[path.name] = {"type": "other"}
+        for row in flushed:
+            row.result()
     manifest = entry / MANIFEST
     manifest.write_bytes(digest.canonical_json(names))
     _sync(manifest)

@@ -161,9 +161,11 @@ def _finish(image: Path) -> None:
     size = image.stat().st_size
     if size % _PAD:
         os.truncate(image, size + -size % _PAD)
-    stamp = mtime_of(digest.of_file(image))
+    sha256 = digest.of_file(image)
+    stamp = mtime_of(sha256)
     image.chmod(0o444)
     os.utime(image, (stamp, stamp))
+    digest.remember(image, sha256)  # or the store would read it a second time
 
 
 def mtime_of(sha256: str) -> int:

@@ -1,0 +1,158 @@
+"""Measures of builds: nothing to do, small edits, from nothing, many recipes, kernels."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
+from pathlib import Path
+
+from benchmarks import byhand
+from benchmarks.byhand import Make
+from benchmarks.measure import OURS, Measure, Side, interleaved, skipped
+from benchmarks.programs import Failed, seconds
+from benchmarks.world import KERNEL_S, World, router
+
+MANY = 100
+_REBUILT = ("packages", "rootfs", "configure", "image", "bundle")
+
+
+class Builds:
+    """The measures of builds in one world; each may be called alone."""
+
+    def __init__(self, world: World, rounds: int, mirror: str | None) -> None:
+        self._world = world
+        self._rounds = rounds
+        self._mirror = mirror
+        self._names = (f"bench{number}" for number in count())
+        self._recipe = world.recipe("bench")
+        world.build(self._recipe)
+        why = byhand.missing("make", "mmdebstrap", "mke2fs")
+        self._peer = None if why else Make(world, _repository(world))
+        self._why = why
+
+    def noop(self) -> Measure:
+        """A build with nothing to do; make only compares times, we read every input."""
+        sides = [Side(OURS, lambda: self._world.build(self._recipe))]
+        if self._peer:
+            self._peer.make()
+            sides.append(Side("make", self._peer.make))
+        rows = interleaved(sides, self._rounds * 3)
+        return Measure("no-op", "a build with nothing to do", rows, goal_s=0.25)
+
+    def hostname(self) -> Measure:
+        """Another host name, up to the new bundle."""
+        sides = [Side(OURS, self._rename)]
+        if self._peer:
+            self._peer.make()
+            sides.append(Side("make (unpack, mke2fs)", self._rename_by_hand))
+        rows = interleaved(sides, self._rounds)
+        if self._mirror and not byhand.missing("mkosi"):
+            mirror = self._mirror
+            # Its first build fills its cache; a failure there is what the table says.
+            side = Side("mkosi --incremental", lambda: byhand.mkosi(self._world, mirror, next(self._names)))
+            first = interleaved([side], 1)
+            rows += first if first[0].failure else interleaved([side], self._rounds)
+        return Measure("hostname edit", "another host name → new bundle", rows, goal_s=1.0)
+
+    def package(self) -> Measure:
+        """One package more, its file and its answer from the archives at hand."""
+        packages = iter(["less", "hostname", "netbase", "bc", "file", "ed", "psmisc", "whiptail"])
+
+        def ours() -> float:
+            self._world.recipe("bench", packages=f'"{next(packages)}"')
+            return self._world.build(self._recipe)
+
+        rows = interleaved([Side(OURS, ours)], min(self._rounds, 4))
+        self._world.recipe("bench")
+        return Measure("one package more", "resolved, fetched, installed → new bundle", rows, goal_s=5.0)
+
+    def cold(self) -> Measure:
+        """A whole bundle from packages that are there."""
+
+        def ours() -> float:
+            self._world.forget(*_REBUILT)
+            return self._world.build(self._recipe)
+
+        sides = [Side(OURS, ours)]
+        if (peer := self._peer) is not None:
+            sides.append(Side("mmdebstrap + mke2fs", _after(peer.forget, peer.make)))
+            if not byhand.missing("debootstrap"):
+                sides.append(Side("debootstrap + mke2fs", lambda: byhand.debootstrap(self._world, peer)))
+        rows = interleaved(sides, self._rounds)
+        return Measure("cold, packages here", "all of hello's steps, nothing fetched", rows, goal_ratio=0.9)
+
+    def many(self) -> Measure:
+        """Many recipes that share all but their bundles, nothing to do."""
+        recipes = [self._world.recipe(f"many{number}", memory=64 + number) for number in range(MANY)]
+        lock = self._world.root / "bench.lock.toml"
+        for path in recipes:
+            shutil.copy(lock, path.with_name(f"{path.stem}.lock.toml"))
+        self._world.build(*recipes)
+        rows = interleaved([Side(OURS, lambda: self._world.build(*recipes))], self._rounds)
+        return Measure(f"no-op, {MANY} recipes", "sharing kernel, root and image", rows, goal_s=1.0)
+
+    def kernels(self) -> Iterator[Measure]:
+        """The router's kernel, without and with what ccache knows. Many minutes."""
+        try:
+            path = router(self._world)
+            self._world.build(path, verb="kernel", deadline_s=KERNEL_S)
+            self._world.forget("kernel_source")  # a seeded kernel has none
+            self._world.forget("kernel")
+            self._world.build(path, verb="kernel", deadline_s=KERNEL_S)
+        except Failed as error:
+            yield skipped("kernel", "compiled from its source", str(error))
+            return
+        for name, keeps in (("kernel, cold ccache", False), ("kernel, warm ccache", True)):
+            rounds = self._rounds if keeps else 1
+            sides = [Side(OURS, partial(self._kernel, keeps)), Side("make", partial(self._kernel_by_hand, keeps))]
+            if keeps:
+                interleaved(sides, 1)
+            yield Measure(name, "kernel and modules of recipes/router.toml", interleaved(sides, rounds))
+
+    def _rename(self) -> float:
+        self._world.recipe("bench", hostname=next(self._names))
+        return self._world.build(self._recipe)
+
+    def _rename_by_hand(self) -> float:
+        assert self._peer is not None
+        self._peer.edit_hostname(next(self._names))
+        return self._peer.make()
+
+    def _kernel(self, keeps: bool) -> float:
+        self._world.forget("kernel")
+        if not keeps:
+            shutil.rmtree(self._world.cache / "ccache", ignore_errors=True)
+        return self._world.build(self._world.root / "router.toml", verb="kernel", deadline_s=KERNEL_S)
+
+    def _kernel_by_hand(self, keeps: bool) -> float:
+        objects = self._world.root / "objects"
+        shutil.rmtree(objects, ignore_errors=True)
+        objects.mkdir()
+        shutil.copy(self._world.entry("kernel_config") / "config", objects / ".config")
+        ccache = self._world.root / "ccache"
+        if not keeps:
+            shutil.rmtree(ccache, ignore_errors=True)
+        source = self._world.entry("kernel_source") / "linux"
+        with_ccache = [] if byhand.missing("ccache") else ["CC=ccache gcc", "HOSTCC=ccache gcc"]
+        argv = [
+            "make", "-s", "-C", os.fspath(source.resolve()), "ARCH=um", f"O={objects}",
+            f"-j{len(os.sched_getaffinity(0))}", *with_ccache, "linux", "modules",
+        ]  # fmt: skip
+        env = {**self._world.env, "CCACHE_DIR": str(ccache), "CCACHE_NOHASHDIR": "1"}
+        return seconds(argv, cwd=objects, deadline_s=KERNEL_S, env=env)
+
+
+def _after(first: Callable[[], None], then: Callable[[], float]) -> Callable[[], float]:
+    def run() -> float:
+        first()
+        return then()
+
+    return run
+
+
+def _repository(world: World) -> Path:
+    """The entry of the root's packages: the only one with an index."""
+    return next(path for path in (world.cache / "packages").iterdir() if (path / "dists" / "bookworm").is_dir())
