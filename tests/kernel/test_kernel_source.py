@@ -12,7 +12,7 @@ import webkit
 
 from umlbuild import digest
 from umlbuild.errors import FetchError, HostError, StepFailed, ToolFailed
-from umlbuild.host import process
+from umlbuild.host import fetch, process
 from umlbuild.specs.kernel import DebSource, KernelSourceSpec, TarballSource, TreeSource
 from umlbuild.specs.packages import DebPin
 from umlbuild.stages import kernel_source
@@ -191,7 +191,8 @@ def test_other_bytes_than_promised_are_refused(tree: Path, tmp_path: Path, conte
     assert promised in caught.value.message and digest.of_file(tarball) in caught.value.message
 
 
-def test_a_download_that_cannot_be(tmp_path: Path, context: Context) -> None:
+def test_a_download_that_cannot_be(tmp_path: Path, context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
     source = TarballSource(url="http://127.0.0.1:1/l.tar.xz", sha256="0" * 64, compression="xz")
     with pytest.raises(FetchError, match=r"127\.0\.0\.1:1"):
         kernel_source.run(KernelSourceSpec(source=source), {}, tmp_path, context)

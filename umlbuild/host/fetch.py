@@ -69,7 +69,7 @@ def download(
     progress: Progress | None = None,
     backoff_s: float = 1.0,
     session: Session | None = None,
-    attempts: int = ATTEMPTS,
+    attempts: int | None = None,
     headers: Mapping[str, str] | None = None,
 ) -> None:
     """Fetch `url` (http, https or file) into `dest`; both the promised size (if given) and sha256 are checked.
@@ -85,7 +85,7 @@ def download(
     deadline = time.monotonic() + timeout_s
     dest.parent.mkdir(parents=True, exist_ok=True)
     with _held(dest.with_name(f".{dest.name}.part"), deadline) as file:
-        part = _Part(url, file, deadline, progress, dict(headers or {}), attempts)
+        part = _Part(url, file, deadline, progress, dict(headers or {}), attempts or ATTEMPTS)
         try:
             if _promised(dest, sha256, size):
                 return  # another build was faster

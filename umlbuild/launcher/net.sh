@@ -55,6 +55,9 @@ is_kind() { [ -n "$(ip -o link show dev "$1" type "$2" 2>/dev/null)" ]; }
 
 is_ours() { case "$(line_of "$1") " in *"alias umlbuild:$NAME "*) return 0 ;; esac; return 1; }
 
+# A bridge may be that of several machines: whoever leaves it last removes it.
+is_made() { case "$(line_of "$1") " in *"alias umlbuild:"*) return 0 ;; esac; return 1; }
+
 # After a word in `ip -d link`: word_of LINE WORD
 word_of() {
     set -- "$2" $1
@@ -289,7 +292,7 @@ take_down() {
         esac
         gone="$gone $end"
     fi
-    if [ -n "$bridge" ] && there "$bridge" && is_ours "$bridge"; then
+    if [ -n "$bridge" ] && there "$bridge" && is_made "$bridge"; then
         ports=$(ip -o link show master "$bridge" | while read -r _ port _; do
             port=${port%:}
             case " $gone " in *" ${port%%@*} "*) ;; *) printf '%s ' "$port" ;; esac
