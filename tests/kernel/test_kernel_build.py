@@ -122,18 +122,21 @@ def built(bench: Bench, source: Path) -> Path:
     return out
 
 
+@pytest.mark.slow
 def test_every_requested_symbol_is_in_the_kernel_itself(built: Path) -> None:
     said = process.output([os.fspath(built / "linux"), "--showconfig"])
     assert kconfig.unmet(WITH_A_MODULE, kconfig.parse(said, "--showconfig")) == []
     assert kconfig.parse((built / "config").read_text(), "config") == kconfig.parse(said, "--showconfig")
 
 
+@pytest.mark.slow
 def test_the_release_is_the_kernels_own(built: Path) -> None:
     release = (built / "release").read_text()
     assert release == process.output([os.fspath(built / "linux"), "--version"])
     assert release.strip().count(".") >= 2 and "+" not in release
 
 
+@pytest.mark.slow
 def test_linux_is_stripped_and_says_nothing_about_its_build(built: Path, bench: Bench) -> None:
     sections = process.output(["readelf", "-SW", os.fspath(built / "linux")])
     assert ".symtab" not in sections and ".debug_info" not in sections
@@ -142,6 +145,7 @@ def test_linux_is_stripped_and_says_nothing_about_its_build(built: Path, bench: 
     assert b"umlbuild@umlbuild" in data and b"Tue Nov 14 22:13:20 UTC 2023" in data
 
 
+@pytest.mark.slow
 def test_a_kernel_before_7_is_dynamic_and_has_its_libraries_beside_it(built: Path) -> None:
     if kernel_is_static(built):
         pytest.skip("this host's own kernel source is a newer one")
@@ -155,6 +159,7 @@ def kernel_is_static(built: Path) -> bool:
     return int((built / "release").read_text().split(".")[0]) >= 7
 
 
+@pytest.mark.slow
 def test_modules_are_where_modprobe_looks(built: Path, tmp_path: Path) -> None:
     release = (built / "release").read_text().strip()
     with tarfile.open(built / "modules.tar") as tar:

@@ -28,13 +28,11 @@ KERNELS = {"6.1": lambda: bundles.PREBUILT, "7.x": bundles.source_7}
 PAIRS = [
     # init, image, kernel: each differs in code from the ones before
     ("systemd", "ext4", "6.1"),
-    ("systemd", "squashfs", "7.x"),
-    ("sysvinit", "ext4", "7.x"),
     ("sysvinit", "erofs", "7.x"),
+    ("script", "squashfs", "7.x"),
     ("systemd", "btrfs", "6.1"),
     ("busybox", "ext4", "6.1"),
     ("busybox", "xfs", "7.x"),
-    ("script", "squashfs", "7.x"),
     ("script", "ext4", "6.1"),
 ]
 ALL = [(i, f, k) for i in INITS for f in ("ext4", "btrfs", "squashfs", "erofs", "xfs") for k in KERNELS]

@@ -148,6 +148,7 @@ def test_a_disk_that_becomes_full_during_a_step(project: Path, tmp_path: Path, s
     assert listing(project / "dist" / "odd") == before
 
 
+@pytest.mark.slow
 @real
 @needs_namespaces
 def test_a_disk_that_becomes_full_while_resolving(tmp_path: Path) -> None:

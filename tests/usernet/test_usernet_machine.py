@@ -142,7 +142,7 @@ def test_online(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "transport", "open_ones"), [
-    ("open", {"host_loopback": True}, {"10.0.2.2:8000", "127.0.0.1:8000"}),
+    pytest.param("open", {"host_loopback": True}, {"10.0.2.2:8000", "127.0.0.1:8000"}, marks=pytest.mark.slow),
     ("shut", {"forward": []}, set()),
 ])  # fmt: skip
 def test_the_hosts_loopback(name: str, transport: dict[str, Any], open_ones: set[str], tmp_path: Path) -> None:

@@ -89,8 +89,8 @@ STAGES: dict[str, tuple[str, ...]] = {
 """Stage → programs; a spec may add to them, see `programs_of`."""
 
 TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "newuidmap", "bwrap", "ccache",
-         "busybox", "slirp4netns", "tc", "tcpdump", "zstd", "ip", "ethtool", "vde_plug", "vde_switch", "minisign",
-         *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
+         "busybox", "fakechroot", "fakeroot", "slirp4netns", "tc", "tcpdump", "zstd", "ip",
+         "ethtool", "vde_plug", "vde_switch", "minisign", *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
 """What the project's own tests use when it is there."""
 
 _INSTALL_S = 1200.0
