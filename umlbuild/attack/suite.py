@@ -37,6 +37,7 @@ from umlbuild.attack.attempt import (
     Scene,
     Verdict,
 )
+from umlbuild.attack.cables import cables
 from umlbuild.attack.canaries import Canaries
 from umlbuild.attack.code import CODE
 from umlbuild.attack.exhaust import EXHAUST
@@ -113,6 +114,7 @@ class Suite:
             self._code_bundle = self._canaries.home / "code"
             _copy(self._bundle, self._code_bundle)
             stack.callback(self._end_machine)
+            self._cables = cables(self._recipe)
             self._options, self._arguments, self._numbers = self._shares()
             self._stack = stack.pop_all()
         return self
@@ -275,7 +277,7 @@ class Suite:
         self._check_abort()
         child = self._launcher = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, cwd="/",
-            env={"PATH": process.environment()["PATH"]}, start_new_session=True,
+            env={"PATH": process.environment()["PATH"]}, start_new_session=True, pass_fds=self._cables,
         )  # fmt: skip
         try:
             output, _ = child.communicate(timeout=_RUN_S)
@@ -315,7 +317,7 @@ class Suite:
         options = [word for word in self._options if word != "--allow-root"] + list(more)
         return Machine.start(
             self._bundle, ephemeral=cow is None, cow=cow, allow_root=self._allow_root, options=options,
-            arguments=self._arguments,
+            arguments=self._arguments, descriptors=self._cables,
         )  # fmt: skip
 
     def _home_of_running(self) -> Path:
