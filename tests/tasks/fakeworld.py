@@ -119,6 +119,10 @@ def publish(entry: Path, dist: Path) -> bool:
     return True
 
 
+def is_same(entry: Path, dist: Path) -> bool:
+    return False
+
+
 def run_stage(spec: Spec, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Does what the spec's `do` says: write | fail | tool | bug | sleep | children | think | wait:FILE."""
     with Path(os.environ["FAKE_RAN"]).open("a") as file:
@@ -162,6 +166,7 @@ def install() -> None:
     sys.modules["umlbuild.project"] = project
     publishing = types.ModuleType("umlbuild.host.publish")
     publishing.publish = publish  # type: ignore[attr-defined]
+    publishing.is_same = is_same  # type: ignore[attr-defined]
     sys.modules["umlbuild.host.publish"] = publishing
     for name in ("fake_kernel", "fake_rootfs", "fake_image", "fake_bundle"):
         stage = types.ModuleType(f"umlbuild.stages.{name}")
