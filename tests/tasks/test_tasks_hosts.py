@@ -247,6 +247,8 @@ def test_our_own_writing(tmp_path: Path, number: int) -> None:
     error = diskfull.worded(os_error(number, str(tmp_path / "file")), Path("/elsewhere"))
     assert isinstance(error, HostError) and error.message.startswith(f"{tmp_path}: ")
     assert "UMLBUILD_CACHE" in error.hint
+    copying = OSError(number, "x", "/elsewhere/read", None, str(tmp_path / "written"))
+    assert str(diskfull.worded(copying, Path("/elsewhere"))).startswith(f"{tmp_path}: ")
     nameless = diskfull.worded(os_error(number), tmp_path)
     assert isinstance(nameless, HostError) and nameless.message.startswith(f"{tmp_path}: ")
 
@@ -262,6 +264,7 @@ def test_an_error_whose_cause_it_is(tmp_path: Path) -> None:
     [
         FetchError("apt: Write error - write (28: No space left on device)", "name another mirror"),
         ToolFailed(["tar"], "exit status 2", None, ["tar: x: Cannot write: No space left on device"]),
+        ToolFailed(["tar"], "exit status 2", None, ["tar: x.tar: Wrote only 6144 of 10240 bytes"]),
     ],
 )
 def test_what_a_program_said(tmp_path: Path, error: StepFailed) -> None:

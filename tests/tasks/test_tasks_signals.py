@@ -148,6 +148,15 @@ def test_children_die_with_a_killed_build(world: World) -> None:
     assert wait_gone("60.125") == []
 
 
+def test_the_children_of_children_die_with_a_killed_build(world: World) -> None:
+    world.recipe("router", kernel="children")
+    build = world.start("build", "recipe=router.toml")
+    world.wait_until_ran("fake_kernel")
+    time.sleep(0.3)
+    end(build, signal.SIGKILL)
+    assert wait_gone("60.375", "60.625") == []
+
+
 def test_two_builds_at_once_make_each_step_once(world: World) -> None:
     world.recipe("router", kernel="slow", rootfs="slow")
     builds = [world.start("build", "recipe=router.toml") for _ in range(2)]

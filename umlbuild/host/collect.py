@@ -23,7 +23,9 @@ from umlbuild import digest
 from umlbuild.host import inuse, process
 from umlbuild.host.store import MANIFEST, Store, remove
 
-_OTHER = frozenset({"downloads", "ccache", "apt", "keys", "times", "plans", "logs", "locks", "work", "builds"})
+_OTHER = frozenset(
+    {"downloads", "ccache", "apt", "keys", "times", "plans", "logs", "locks", "work", "builds", "checked"}
+)
 """Directories of a cache that hold no entries; names with a dot are scratch."""
 _LOGS_S = 30 * 86_400
 
@@ -200,6 +202,9 @@ def _tidy(store: Store, entries: Collection[str]) -> None:
             planned |= {str(step.get("key")) for step in steps.values() if isinstance(step, dict)}
     for path in store.root.glob("keys/*/*.json"):
         if path.stem not in entries and path.stem not in planned and _is_old(path, 3600):
+            path.unlink(missing_ok=True)
+    for path in store.root.glob("checked/*"):
+        if path.name not in entries and _is_old(path, 3600):
             path.unlink(missing_ok=True)
     known = {key[:12] for key in entries}
     for path in store.root.glob("logs/*.log"):

@@ -22,7 +22,8 @@ _REASONS = {
     errno.EDQUOT: "your quota of the disk is used up",
     errno.EROFS: "is on a read-only file system",
 }
-_SAID = re.compile(r"No space left on device|Disk quota exceeded")
+_SAID = re.compile(r"No space left on device|Disk quota exceeded|Wrote only \d+ of \d+ bytes")
+"""The last is GNU tar's, whose last block fits in part (measured): it then never sees the error itself."""
 _NOTHING = 1 << 20
 """Bytes; who has less could not even write its log."""
 
@@ -50,7 +51,8 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _directory_of(error: OSError, place: Path) -> Path:
     """Only a path of the file system is of use: a name inside an archive or of a socket is not."""
-    if isinstance(error.filename, str) and (parent := Path(error.filename).absolute().parent).is_dir():
+    name = error.filename2 or error.filename  # of a copy, the second is the one that is written
+    if isinstance(name, str) and (parent := Path(name).absolute().parent).is_dir():
         return parent
     return place
 

@@ -1,7 +1,7 @@
 """The only gate to programs.
 
-argv lists, never a shell; stdin is /dev/null unless given; a small explicit environment; each child
-is the leader of its own process group and dies with us; output goes to the step's log; every call has
+argv lists, never a shell; stdin is /dev/null unless given; a small explicit environment, a fixed umask; each child
+is the leader of its own process group, which dies with us; output goes to the step's log; every call has
 a timeout, and when it is over (or the build is cancelled) the whole group is ended: TERM, then KILL.
 """
 
@@ -21,9 +21,13 @@ from pathlib import Path
 from typing import IO
 
 from umlbuild.errors import Cancelled, HostError, ToolFailed
+from umlbuild.host import guardian
 
 EPOCH = 1_700_000_000
 """SOURCE_DATE_EPOCH of everything that is built: one fixed moment, so that times never differ."""
+
+UMASK = 0o022
+"""Of every child: what a program makes goes into images with the modes that it gets."""
 
 TAIL_LINES = 20
 _KILL_AFTER_S = 2.0
@@ -132,7 +136,10 @@ def output(
 ) -> str:
     """What a short-lived program prints on stdout, as text. Raises: as `run`."""
     with _log(log, argv, cwd) as sink:
-        child = _spawn(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink)
+        child = _spawn(
+            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=sink,
+            guarded=False,  # no child of ours is worth a guardian in programs that only ask something
+        )  # fmt: skip
         chunks: list[bytes] = []
         assert child.stdout is not None
         reader = threading.Thread(target=_drain, args=(child.stdout, chunks), daemon=True)
@@ -226,6 +233,7 @@ def _spawn(
     stdin: IO[bytes] | int,
     stdout: IO[bytes] | int,
     stderr: IO[bytes] | int,
+    guarded: bool = True,
 ) -> subprocess.Popen[bytes]:
     if _cancelled.is_set():
         raise Cancelled(f"{argv[0]}: not started, the build is ending")
@@ -237,9 +245,11 @@ def _spawn(
     with _running_lock:
         child = subprocess.Popen(
             [*guard, *argv], cwd=cwd, env=full, stdin=stdin, stdout=stdout, stderr=stderr,
-            start_new_session=True,
+            start_new_session=True, umask=UMASK,
         )  # fmt: skip
         _running.add(child.pid)
+    if guarded:
+        guardian.begins(child.pid, full)
     return child
 
 
@@ -316,6 +326,7 @@ def _end_group(child: subprocess.Popen[bytes]) -> None:
         child.wait(timeout=_KILL_AFTER_S)
     with _running_lock:
         _running.discard(child.pid)
+    guardian.ended(child.pid)
 
 
 def _group_lives(child: subprocess.Popen[bytes]) -> bool:

@@ -22,11 +22,12 @@ from pathlib import Path
 
 from umlbuild import digest
 from umlbuild.errors import Cancelled, HostError, StepFailed
-from umlbuild.host import process, shared
+from umlbuild.host import checked, process, shared
 
 MANIFEST = ".manifest.json"
-_HASHED_FILES = 2000
-"""Directories with more files have no digest in the manifest."""
+_OLD_S = 86_400
+_NEW_S = 2.0
+"""Seconds; scratch that is as new may not be held yet."""
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# Made by umlbuild; can be deleted at any time.\n"
 
 
@@ -67,44 +68,52 @@ class Store:
 
     def verify(self, stage: str, key: str) -> list[str]:
         """The names of an entry whose bytes are not what the manifest says; [] if all is well."""
+        return self._damage(stage, key, again=True)
+
+    def damage(self, stage: str, key: str) -> list[str]:
+        """As `verify`, but files that nobody has written to since they were verified are not read (see `checked`)."""
+        return self._damage(stage, key, again=False)
+
+    def _damage(self, stage: str, key: str, *, again: bool) -> list[str]:
         entry = self.find(stage, key)
         if entry is None:
             return [MANIFEST]
-        names = json.loads((entry / MANIFEST).read_bytes())
-        return [
-            name for name, fact in names.items()
-            if (fact["type"] == "file" and digest.of_file(entry / name) != fact["sha256"])
-            or ("tree" in fact and digest.of_tree(entry / name) != fact["tree"])
-        ]  # fmt: skip
+        try:
+            facts = checked.facts_of(entry, MANIFEST)
+            names = json.loads((entry / MANIFEST).read_bytes())
+            known = checked.recorded(self.root, key)
+            if again and known == facts:  # the big directories are as they were, whatever comes of the rest
+                known = checked.Facts(facts.place, "", facts.big)
+            found = checked.damage(entry, names, facts, known)
+        except FileNotFoundError:  # removed, or made anew, just now
+            return [] if self.has(stage, key) else [MANIFEST]
+        if not found and known != facts:
+            checked.record(self.root, key, facts)
+        return found
 
     @contextlib.contextmanager
     def filling(self, stage: str, key: str) -> Iterator[Path]:
         """An empty directory to fill; becomes the entry when the block ends well, is removed when not."""
         parent = self.root / stage
         _make(parent, self.root)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{key[:12]}.", dir=parent))
-        scratch.chmod(0o755)
-        try:
-            yield scratch
-            seal(scratch)
-            self._replace(scratch, parent / key)
-        except BaseException:
-            digest.forget_files()
-            raise
-        finally:
-            remove(scratch)
+        with _scratch(parent, f".{key[:12]}.") as scratch:
+            try:
+                yield scratch
+                facts = checked.facts_of(scratch, MANIFEST)
+                seal(scratch)
+                self._replace(scratch, parent / key)
+                checked.record(self.root, key, facts)
+            except BaseException:
+                digest.forget_files()
+                raise
 
     @contextlib.contextmanager
     def working(self, name: str) -> Iterator[Path]:
         """A scratch directory for a step's own use, removed at its end."""
         parent = self.root / "work"
         _make(parent, self.root)
-        scratch = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=parent))
-        scratch.chmod(0o755)
-        try:
+        with _scratch(parent, f"{name}.") as scratch:
             yield scratch
-        finally:
-            remove(scratch)
 
     @contextlib.contextmanager
     def locked(
@@ -151,6 +160,18 @@ class Store:
         digest.forget_files()
         return True
 
+    def discard_damaged(self, stage: str, key: str) -> bool:
+        """As `discard`, unless another build has made it anew meanwhile."""
+        entry = self.path(stage, key)
+        aside = entry.with_name(f".{key[:12]}.removed.{os.getpid()}")
+        with self.locked(stage, key):
+            if not entry.exists() or (self.has(stage, key) and not self.damage(stage, key)):
+                return False
+            entry.rename(aside)
+        remove(aside)
+        digest.forget_files()
+        return True
+
     def discard_if_free(self, stage: str, key: str) -> bool:
         """As `discard`, but without waiting: False if the key's lock is held, or there is no entry."""
         aside = self.put_aside(stage, key)
@@ -193,12 +214,16 @@ class Store:
             shared.hold(root, stage, key)
 
     def sweep(self) -> None:
-        """Remove the scratch that killed builds left: older than a day, or of no living process' build."""
-        limit = time.time() - 86_400
+        """Remove the scratch that killed builds left: what nobody holds, or is older than a day."""
+        now = time.time()
         for pattern in ("work/*", "*/.*.*"):
             for scratch in self.root.glob(pattern):
-                if scratch.is_dir() and not scratch.is_symlink() and scratch.stat().st_mtime < limit:
-                    remove(scratch)
+                with contextlib.suppress(FileNotFoundError):
+                    if not scratch.is_dir() or scratch.is_symlink():
+                        continue
+                    age = now - scratch.stat().st_mtime
+                    if age > _OLD_S or (age > _NEW_S and _is_let_go(scratch)):
+                        remove(scratch)
 
     def _replace(self, scratch: Path, entry: Path) -> None:
         if entry.exists():  # damaged: put it aside first, rename(2) does not replace full directories
@@ -212,12 +237,40 @@ class Store:
         _sync(entry.parent)
 
 
+@contextlib.contextmanager
+def _scratch(parent: Path, prefix: str) -> Iterator[Path]:
+    """A new directory, held while we live (where the file system has locks) and removed at the end."""
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        path.chmod(0o755)
+        yield path
+    finally:
+        os.close(fd)
+        remove(path)
+
+
+def _is_let_go(scratch: Path) -> bool:
+    """Whether its maker is dead: the kernel drops a lock with its holder."""
+    fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or no locks here
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
 def remove(path: Path) -> None:
     """Remove a directory tree, also one with unwritable directories in it; absent is fine."""
 
-    def force(_function: object, name: str, _error: object) -> None:
+    def force(_function: object, name: str | Path, _error: object) -> None:
         with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(name), 0o700)
+            if os.fspath(name) != os.fspath(path):  # what is above the tree is not ours
+                os.chmod(os.path.dirname(name), 0o700)
             if os.path.isdir(name) and not os.path.islink(name):
                 os.chmod(name, 0o700)
                 shutil.rmtree(name, ignore_errors=True)
@@ -276,6 +329,7 @@ def seal(entry: Path) -> None:
             row.result()
     manifest = entry / MANIFEST
     manifest.write_bytes(digest.canonical_json(names))
+    manifest.chmod(0o644)  # whatever our umask: others may read this cache
     _sync(manifest)
     _sync(entry)
 
@@ -285,7 +339,7 @@ def _is_small(tree: Path) -> bool:
     count = 0
     for _, _, files in os.walk(tree):
         count += len(files)
-        if count > _HASHED_FILES:
+        if count > checked.BIG:
             return False
     return True
 

@@ -18,7 +18,7 @@ from umlbuild.host import process
 from umlbuild.plan.record import record_of, told
 from umlbuild.tasks import limit, pull, signals
 from umlbuild.tasks.failure import Broken, Failed, failure_of
-from umlbuild.tasks.make import Site, make
+from umlbuild.tasks.make import Site, make, sound
 from umlbuild.tasks.progress import board
 
 if TYPE_CHECKING:
@@ -107,10 +107,13 @@ class Publish(Action):
 
     def perform(self) -> None:
         """Copy what is not there yet; say where it is and how to run it."""
-        from umlbuild.host.publish import publish
+        from umlbuild.host.publish import is_same, publish
 
         with signals.step():
-            changed = publish(self.site.entry(self.step), self.dist)
+            changed = not is_same(self.site.entry(self.step), self.dist)
+            if changed:
+                entry = sound(self.step, self.site, lambda text: board().say(text))
+                changed = publish(entry, self.dist)
             self._remember()
         if said := limit.keep_to(self.site.store):
             board().say(said)

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from umlbuild.errors import Cancelled
+from umlbuild.errors import Cancelled, HostError
 from umlbuild.host import process
 from umlbuild.host.history import History
 from umlbuild.host.store import Store
 from umlbuild.plan.record import told
 from umlbuild.tasks import limit
+from umlbuild.tasks.progress import board
 
 if TYPE_CHECKING:
     from umlbuild.plan.step import Step
@@ -59,9 +60,7 @@ def make(step: Step, site: Site, note: Note) -> str:
     Raises: what the stage raises; Cancelled when the build is ending.
     """
     for below in step.inputs.values():
-        if not site.has(below):  # removed since the plan was made
-            note(f"again: {below.label}")
-            make(below, site, note)
+        sound(below, site, note)
     store = site.store
     with store.locked(step.stage, step.key, waiting=lambda: note("another build is making it")):
         if site.has(step):
@@ -78,6 +77,29 @@ def make(step: Step, site: Site, note: Note) -> str:
         site.history.took(step.stage, step.key, step.label, time.monotonic() - started)
         limit.made_something()
         return "built again, the entry was damaged" if damaged else "done"
+
+
+def sound(step: Step, site: Site, note: Note) -> Path:
+    """The entry of a step that is about to be read; made again if it was removed or written to meanwhile.
+
+    Raises: as `make`; HostError if it is another's cache that is damaged.
+    """
+    store = site.store
+    if site.has(step):
+        names = store.damage(step.stage, step.key)
+        if not names:
+            return site.entry(step)
+        entry = site.entry(step)
+        if entry != store.path(step.stage, step.key):
+            raise HostError(
+                f"{entry}: damaged: {', '.join(names)}",
+                "leave that cache out of UMLBUILD_CACHE_SHARED, or ask its owner for `umlbuild gc --check`",
+            )
+        if store.discard_damaged(step.stage, step.key):
+            board().say(f"{step.label}: damaged ({', '.join(names)}), made again")
+    note(f"again: {step.label}")
+    make(step, site, note)
+    return site.entry(step)
 
 
 def _run(step: Step, site: Site, note: Note) -> None:

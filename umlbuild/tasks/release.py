@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from umlbuild.tasks import signals
 from umlbuild.tasks.action import Action
-from umlbuild.tasks.make import Site
+from umlbuild.tasks.make import Site, sound
 from umlbuild.tasks.progress import board
 
 if TYPE_CHECKING:
@@ -47,10 +47,11 @@ class Release(Action):
             board().begin(self.what)
             outcome = "failed"
             try:
-                changed = release.make(
-                    self.site.entry(self.step), self.dist, wish, self.site.store,
-                    lambda text: board().note(self.what, text),
-                )  # fmt: skip
+                def note(text: str) -> None:
+                    board().note(self.what, text)
+
+                bundle = sound(self.step, self.site, note)
+                changed = release.make(bundle, self.dist, wish, self.site.store, note)
                 outcome = "done" if changed else "in store"
             finally:
                 board().end(self.what, outcome)

@@ -77,6 +77,11 @@ def _exit_late() -> None:
 
 def _exit_now() -> None:
     process.kill()
+    if "multiprocessing" in sys.modules:  # doit -P process: its workers would go on, for nobody joins them any more
+        import multiprocessing
+
+        for worker in multiprocessing.active_children():
+            worker.kill()
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(128 + _State.received)
