@@ -290,4 +290,5 @@ def test_every_kind_is_documented(kind: type[Any]) -> None:
     import sys
 
     text = sys.modules[kind.__module__].__doc__ or ""
-    assert text.startswith(("`transport = { kind = \"", "`transport = \"")) and "Source:" in text
+    name = kind.model_fields["kind"].default
+    assert text.startswith((f'`transport = {{ kind = "{name}"', f'`transport = "{name}"')) and "Source:" in text

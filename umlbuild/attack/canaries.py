@@ -25,7 +25,8 @@ from umlbuild.host import sparse
 NOBODY = 65534
 """As whom the launcher runs UML when root starts it."""
 _WATCHED = ("/", "/tmp", "/var/tmp", "/dev/shm", "/dev", "/run", "/etc", "/root", "/home")
-_TRAP = """trap 'echo hit >>"$1"' USR1 URG; echo ready >"$2"; while :; do sleep 0.1; done"""
+_TRAP = """trap 'echo hit >>"$1"' USR1 URG; echo ready >"$2"; while [ -d "/proc/$3" ]; do sleep 0.1; done"""
+"""A process that notes signals, for as long as the one that makes the attempts lives."""
 
 
 class Canaries:
@@ -235,7 +236,7 @@ class Canaries:
         signals, ready = self.open / "signals", self.open / "ready"
         user = {"user": NOBODY, "group": NOBODY, "extra_groups": []} if os.getuid() == 0 else {}
         self._child = subprocess.Popen(
-            ["/bin/sh", "-c", _TRAP, "canary", str(signals), str(ready)],
+            ["/bin/sh", "-c", _TRAP, "canary", str(signals), str(ready), str(os.getpid())],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin", "CANARY": self.secret_text}, start_new_session=True, **user,  # type: ignore[call-overload]
         )  # fmt: skip

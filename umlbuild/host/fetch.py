@@ -8,7 +8,6 @@ and so does the whole. Two builds that want the same file fetch it once.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import time
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeAlias
 
 from umlbuild.errors import Cancelled, FetchError
-from umlbuild.host import offline, process
+from umlbuild.host import flock, offline, process
 
 if TYPE_CHECKING:
     import requests
@@ -266,28 +265,21 @@ def _pause(url: str, seconds: float) -> None:
 @contextlib.contextmanager
 def _held(path: Path, deadline: float) -> Iterator[IO[bytes]]:
     """A file, open at its begin, that nobody else writes to; the kernel ends the hold of a process that died."""
+
+    def wait() -> None:
+        if process.is_cancelled():
+            raise Cancelled(f"{path.name}: download ended, the build was told to stop")
+
     while True:
         with path.open("a+b") as file:
-            while not _locked(file):
-                if process.is_cancelled():
-                    raise Cancelled(f"{path.name}: download ended, the build was told to stop")
-                if time.monotonic() > deadline:
-                    raise FetchError(f"{path}: another build has been fetching it for too long", "end that build")
-                time.sleep(_POLL_S)
+            if not flock.got(file, timeout_s=deadline - time.monotonic(), poll_s=_POLL_S, waiting=wait):
+                raise FetchError(f"{path}: another build has been fetching it for too long", "end that build")
             with contextlib.suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                     file.seek(0)
                     yield file
                     return
             # Who held it has renamed or removed it: open what is there now.
-
-
-def _locked(file: IO[bytes]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _promised(dest: Path, sha256: str, size: int) -> bool:

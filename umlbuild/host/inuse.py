@@ -8,13 +8,13 @@ The kernel drops the lock of a build that died: its file is stale then, and remo
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from umlbuild.errors import StepFailed
+from umlbuild.host import flock
 from umlbuild.host.store import Store
 
 _WAIT_S = 30.0
@@ -28,9 +28,9 @@ def register(store: Store, keys: Iterable[str]) -> None:
     with contextlib.suppress(OSError):
         builds = store.root / "builds"
         builds.mkdir(parents=True, exist_ok=True)
-        with _look(store, fcntl.LOCK_SH):
+        with _look(store, flock.SHARED):
             fd, name = tempfile.mkstemp(prefix=f"{os.getpid()}.", dir=builds)
-            fcntl.flock(fd, fcntl.LOCK_SH)
+            flock.got(fd, flock.SHARED)
             os.fchmod(fd, 0o644)
             os.write(fd, "".join(f"{key}\n" for key in keys).encode())
             _held.append(fd)
@@ -40,7 +40,7 @@ def register(store: Store, keys: Iterable[str]) -> None:
 @contextlib.contextmanager
 def collecting(store: Store) -> Iterator[frozenset[str]]:
     """The keys in use; no build can begin to count on others within."""
-    with _look(store, fcntl.LOCK_EX):
+    with _look(store, flock.ALONE):
         yield frozenset(_keys(store))
 
 
@@ -48,12 +48,10 @@ def _keys(store: Store) -> Iterator[str]:
     for path in (store.root / "builds").glob("*.*"):
         try:
             with path.open("rb") as file:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    yield from file.read().decode().split()
-                else:
+                if flock.got(file):
                     path.unlink(missing_ok=True)
+                else:
+                    yield from file.read().decode().split()
         except FileNotFoundError:
             continue
 
@@ -65,15 +63,9 @@ def _look(store: Store, how: int) -> Iterator[None]:
     locks.mkdir(parents=True, exist_ok=True)
     fd = os.open(locks / "gc", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        deadline = time.monotonic() + _WAIT_S
-        while True:
-            try:
-                fcntl.flock(fd, how | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"{locks / 'gc'}: held for {_WAIT_S:g} s") from None
-                time.sleep(0.005)
+        if not flock.got(fd, how, timeout_s=_WAIT_S, poll_s=0.005):
+            # No OSError: a build that is not registered could lose what it counts on.
+            raise StepFailed(f"{locks / 'gc'}: held for {_WAIT_S:g} s", f"end who holds it (lsof {locks / 'gc'})")
         yield
     finally:
         os.close(fd)

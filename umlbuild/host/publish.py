@@ -14,16 +14,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import fcntl
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from umlbuild.errors import StepFailed
-from umlbuild.host import sparse, store
+from umlbuild.host import flock, sparse, store
 
 _MANIFEST = "manifest.toml"
 SUMS = "SHA256SUMS"
@@ -137,15 +135,8 @@ def _only_one(dist: Path) -> Iterator[None]:
     """Hold the lock of the directory above; the kernel drops it when we die."""
     fd = os.open(dist.parent, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        deadline = time.monotonic() + _LOCK_S
-        while True:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise StepFailed(f"{dist}: another build publishes it for {_LOCK_S:g} s") from None
-                time.sleep(0.05)
+        if not flock.got(fd, timeout_s=_LOCK_S):
+            raise StepFailed(f"{dist}: another build publishes it for {_LOCK_S:g} s")
         yield
     finally:
         os.close(fd)

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from umlbuild import digest
 from umlbuild.errors import FetchError, HostError, StepFailed, UserError
-from umlbuild.host import process
+from umlbuild.host import process, signing
 from umlbuild.host.remotes import remote_of
 from umlbuild.host.remotes.base import Remote
 from umlbuild.host.store import MANIFEST, Store, seal
@@ -86,9 +86,11 @@ class RemoteStore:
             with store.working("signature") as work:
                 (work / "text.sig").write_text(str(data.get("signature", "")))
                 (work / "text").write_bytes(digest.canonical_json(entry))
-                if not _is_signed(work, self.signers):
+                try:
+                    signing.verify(work / "text", self.signers, _NAMESPACE)
+                except StepFailed as error:
                     what = f"{stage} {key[:12]} is not signed by anybody in {self.signers}"
-                    raise FetchError(f"{self.remote.address}: {what}")
+                    raise FetchError(f"{self.remote.address}: {what}") from error
         return dict(entry)
 
     def _unpack(self, store: Store, entry: Mapping[str, object]) -> None:
@@ -128,7 +130,7 @@ class RemoteStore:
                 "compression": compressor, "manifest": digest.of_file(entry / MANIFEST),
             }  # fmt: skip
             (work / "text").write_bytes(digest.canonical_json(described))
-            signature = _signature(work, self.key) if self.key else ""
+            signature = signing.sign(work / "text", self.key, "", _NAMESPACE).read_text() if self.key else ""
             (work / "json").write_bytes(digest.canonical_json({"entry": described, "signature": signature}))
             self.remote.save(f"blobs/{sha256}", archive)
             self.remote.save(f"entries/{stage}/{key}.json", work / "json")
@@ -164,27 +166,6 @@ def remote_store(environ: Mapping[str, str]) -> RemoteStore | None:
         push_entries=environ.get("UMLBUILD_REMOTE_PUSH") == "1",
         key=Path(key) if key else None,
     )
-
-
-def _is_signed(work: Path, signers: Path) -> bool:
-    """Whether `text` in `work` is signed, in `text.sig`, by one of the signers."""
-    common = ["-s", os.fspath(work / "text.sig"), "-f", os.fspath(signers)]
-    try:
-        who = process.output(["ssh-keygen", "-Y", "find-principals", *common], timeout_s=30).splitlines()[:1]
-        if not who:
-            return False
-        argv = ["ssh-keygen", "-Y", "verify", "-n", _NAMESPACE, "-I", who[0], *common]
-        process.run(argv, log=work / "log", timeout_s=30, stdin=work / "text")
-    except StepFailed:
-        return False
-    return True
-
-
-def _signature(work: Path, key: Path) -> str:
-    argv = ["ssh-keygen", "-Y", "sign", "-q", "-n", _NAMESPACE, "-f", os.fspath(key.absolute())]
-    argv.append(os.fspath(work / "text"))
-    process.run(argv, log=work / "log", timeout_s=60)
-    return (work / "text.sig").read_text()
 
 
 def _log(store: Store) -> Path:

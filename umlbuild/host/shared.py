@@ -7,13 +7,14 @@ manifest and its files, none of them a link, none writable by anybody else. Who 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import stat
 import sys
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
+
+from umlbuild.host import flock
 
 _held: list[int] = []
 """Descriptors of locks that stay until the process ends."""
@@ -54,12 +55,10 @@ def hold(root: Path, stage: str, key: str) -> None:
     """Keep the owner's collector from removing an entry while this process lives, if its lock can be opened."""
     with contextlib.suppress(OSError):
         fd = os.open(root / "locks" / f"{stage}-{key[:32]}", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-        else:
+        if flock.got(fd, flock.SHARED):
             _held.append(fd)
+        else:
+            os.close(fd)
 
 
 def _problem(root: Path) -> str:

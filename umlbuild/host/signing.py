@@ -1,4 +1,4 @@
-"""Signatures of a release's SHA256SUMS: ssh's (`ssh-keygen -Y`) or minisign's, told apart by what the key file holds.
+"""Signatures of files: ssh's (`ssh-keygen -Y`) or minisign's, told apart by what the key file holds.
 
 Passphrases are not asked for: an ssh key with one goes into ssh-agent, and its .pub file is given as the key; a
 minisign key is one made with `minisign -G -W`. Ed25519 signatures are the same bytes each time.
@@ -19,8 +19,8 @@ from umlbuild.host import process
 
 Kind = Literal["ssh", "minisign"]
 
-NAMESPACE = "umlbuild-release"
-"""What the ssh signature is for; `ssh-keygen -Y verify -n` wants the same word."""
+RELEASE = "umlbuild-release"
+"""What an ssh signature is for (`ssh-keygen -Y verify -n` wants the same word): here, a release."""
 
 SUFFIXES: dict[Kind, str] = {"ssh": ".sig", "minisign": ".minisig"}
 PROGRAMS: dict[Kind, str] = {"ssh": "ssh-keygen", "minisign": "minisign"}
@@ -47,12 +47,12 @@ def kind_of(key: Path) -> Kind:
     )
 
 
-def sign(file: Path, key: Path, comment: str) -> Path:
+def sign(file: Path, key: Path, comment: str, namespace: str = RELEASE) -> Path:
     """Sign a file; the signature stands beside it. Raises: UserError, StepFailed."""
     kind = kind_of(key)
     signature = file.with_name(file.name + SUFFIXES[kind])
     if kind == "ssh":
-        argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", NAMESPACE, "-f", str(key.absolute()), str(file)]
+        argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", str(key.absolute()), str(file)]
     else:
         argv = ["minisign", "-S", "-s", str(key.absolute()), "-m", str(file), "-x", str(signature)]
         argv += ["-c", "signature of umlbuild release", "-t", comment]
@@ -70,7 +70,7 @@ def sign(file: Path, key: Path, comment: str) -> Path:
     return signature
 
 
-def verify(file: Path, key: Path) -> str:
+def verify(file: Path, key: Path, namespace: str = RELEASE) -> str:
     """Who has signed a file, by a public key, or a list of allowed signers (ssh).
 
     Raises: UserError (no such key), StepFailed (no signature of this kind, or not by this key).
@@ -78,7 +78,7 @@ def verify(file: Path, key: Path) -> str:
     kind = kind_of(key)
     signature = file.with_name(file.name + SUFFIXES[kind])
     if not signature.is_file():
-        raise StepFailed(f"{signature}: is not there, so nothing says who made this release")
+        raise StepFailed(f"{signature}: is not there, so nothing says who made it")
     with tempfile.TemporaryDirectory(prefix="umlbuild-sign.") as name:
         scratch = Path(name)
         if kind == "minisign":
@@ -88,7 +88,7 @@ def verify(file: Path, key: Path) -> str:
         allowed = _allowed(key, scratch)
         find = ["ssh-keygen", "-Y", "find-principals", "-s", str(signature), "-f", str(allowed)]
         signers = _checked(find, signature, key).split("\n")[0].split(",")
-        argv = ["ssh-keygen", "-Y", "verify", "-n", NAMESPACE, "-I", signers[0]]
+        argv = ["ssh-keygen", "-Y", "verify", "-n", namespace, "-I", signers[0]]
         _checked([*argv, "-f", str(allowed), "-s", str(signature)], signature, key, stdin=file)
         return signers[0]
 

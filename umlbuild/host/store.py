@@ -9,7 +9,6 @@ size and sha256, for a directory its digest if it is small (trees of 80 000 sour
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -22,7 +21,7 @@ from pathlib import Path
 
 from umlbuild import digest
 from umlbuild.errors import Cancelled, HostError, StepFailed
-from umlbuild.host import checked, process, shared
+from umlbuild.host import checked, flock, process, shared
 
 MANIFEST = ".manifest.json"
 _OLD_S = 86_400
@@ -129,68 +128,42 @@ class Store:
         parent = self.root / "locks"
         _make(parent, self.root)
         path = parent / f"{stage}-{key[:32]}"
+
+        def wait() -> None:
+            if process.is_cancelled():
+                raise Cancelled(f"{stage}: not started, the build is ending")
+            waiting()
+
         with path.open("a") as file:
-            deadline = time.monotonic() + timeout_s
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if process.is_cancelled():
-                        raise Cancelled(f"{stage}: not started, the build is ending") from None
-                    if time.monotonic() > deadline:
-                        raise StepFailed(
-                            f"{stage}: another build has held the lock for {timeout_s:g} s",
-                            f"end that build (lsof {path}) and run again",
-                        ) from None
-                    waiting()
-                    time.sleep(0.1)
+            if not flock.got(file, timeout_s=timeout_s, poll_s=0.1, waiting=wait):
+                raise StepFailed(
+                    f"{stage}: another build has held the lock for {timeout_s:g} s",
+                    f"end that build (lsof {path}) and run again",
+                )
             yield
 
     def discard(self, stage: str, key: str) -> bool:
         """Remove one entry, first out of its place, so that nobody sees half of it; False: there was none."""
-        entry = self.path(stage, key)
-        aside = entry.with_name(f".{key[:12]}.removed.{os.getpid()}")
         with self.locked(stage, key):
-            try:
-                entry.rename(aside)
-            except FileNotFoundError:
-                return False
-        remove(aside)
-        digest.forget_files()
-        return True
+            aside = self._aside(stage, key)
+        return _removed(aside)
 
     def discard_damaged(self, stage: str, key: str) -> bool:
         """As `discard`, unless another build has made it anew meanwhile."""
-        entry = self.path(stage, key)
-        aside = entry.with_name(f".{key[:12]}.removed.{os.getpid()}")
         with self.locked(stage, key):
-            if not entry.exists() or (self.has(stage, key) and not self.damage(stage, key)):
+            if self.has(stage, key) and not self.damage(stage, key):
                 return False
-            entry.rename(aside)
-        remove(aside)
-        digest.forget_files()
-        return True
+            aside = self._aside(stage, key)
+        return _removed(aside)
 
     def discard_if_free(self, stage: str, key: str) -> bool:
         """As `discard`, but without waiting: False if the key's lock is held, or there is no entry."""
-        aside = self.put_aside(stage, key)
-        if aside is not None:
-            remove(aside)
-        return aside is not None
+        return _removed(self.put_aside(stage, key))
 
     def put_aside(self, stage: str, key: str) -> Path | None:
         """Rename an entry out of its place, to where `remove` can take its time; None: it is locked or not there."""
-        entry = self.path(stage, key)
-        aside = entry.with_name(f".{key[:12]}.removed.{os.getpid()}")
         with self.try_locked(stage, key) as locked:
-            if not locked:
-                return None
-            try:
-                entry.rename(aside)
-            except FileNotFoundError:
-                return None
-        return aside
+            return self._aside(stage, key) if locked else None
 
     @contextlib.contextmanager
     def try_locked(self, stage: str, key: str) -> Iterator[bool]:
@@ -198,12 +171,7 @@ class Store:
         parent = self.root / "locks"
         _make(parent, self.root)
         with (parent / f"{stage}-{key[:32]}").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
+            yield flock.got(file)
 
     def used(self, stage: str, key: str) -> None:
         """Stamp an entry as used now, by its manifest's mtime; one in another's cache is held while we live."""
@@ -225,6 +193,15 @@ class Store:
                     if age > _OLD_S or (age > _NEW_S and _is_let_go(scratch)):
                         remove(scratch)
 
+    def _aside(self, stage: str, key: str) -> Path | None:
+        """An entry, whose lock is held, out of its place; None: there is none."""
+        entry = self.path(stage, key)
+        aside = entry.with_name(f".{key[:12]}.removed.{os.getpid()}")
+        try:
+            return entry.rename(aside)
+        except FileNotFoundError:
+            return None
+
     def _replace(self, scratch: Path, entry: Path) -> None:
         if entry.exists():  # damaged: put it aside first, rename(2) does not replace full directories
             aside = entry.with_name(f".{entry.name[:12]}.damaged.{os.getpid()}")
@@ -244,7 +221,7 @@ def _scratch(parent: Path, prefix: str) -> Iterator[Path]:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            flock.got(fd, flock.SHARED)
         path.chmod(0o755)
         yield path
     finally:
@@ -256,11 +233,19 @@ def _is_let_go(scratch: Path) -> bool:
     """Whether its maker is dead: the kernel drops a lock with its holder."""
     fd = os.open(scratch, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:  # held, or no locks here
+        return flock.got(fd)
+    except OSError:  # no locks here
         return False
     finally:
         os.close(fd)
+
+
+def _removed(aside: Path | None) -> bool:
+    """Remove what was put aside; False: nothing was."""
+    if aside is None:
+        return False
+    remove(aside)
+    digest.forget_files()
     return True
 
 
