@@ -7,8 +7,10 @@ noticed, and what differs can be named.
 
 from __future__ import annotations
 
+import contextlib
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -124,6 +126,8 @@ def path_of(recipe: Path) -> Path:
 
 def parse(text: str, file: Path, recipe: str) -> Lock:
     """A Lock of its text; `recipe` is its recipe's name, for the hint. Raises: LockError."""
+    with contextlib.suppress(ValueError, TypeError):
+        return _valid(text)
     again = f"umlbuild lock {recipe}"
     try:
         data = tomllib.loads(text)
@@ -141,6 +145,18 @@ def parse(text: str, file: Path, recipe: str) -> Lock:
         raise LockError(
             f"{file}: is no lock of this umlbuild{where}", f"restore it, or write it anew: {again}"
         ) from error
+
+
+@lru_cache(maxsize=4)
+def _valid(text: str) -> Lock:
+    """Recipes that share their packages have equal locks, and reading one takes 5 ms.
+
+    Raises: ValueError or TypeError for whatever is wrong, which is not remembered.
+    """
+    data = tomllib.loads(text)
+    if data.get("format", 1) != FORMAT:
+        raise ValueError
+    return Lock.model_validate_json(canonical_json(data))
 
 
 def text_of(lock: Lock) -> str:
