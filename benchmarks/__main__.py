@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -71,6 +72,7 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="umlbench-", dir=options.work))
     root.chmod(0o755)  # a machine of root's runs as nobody, who reads the bundle
     done: list[Measure] = []
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         world = World(root)
         world.seed(seed)
@@ -85,7 +87,10 @@ def main() -> int:
                 done += known[name]()
             except Failed as error:
                 done.append(skipped(name, "", str(error)))
+    except KeyboardInterrupt:
+        done.append(skipped("the rest", "", "interrupted"))
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         shutil.rmtree(root, ignore_errors=True)
     data = {"format": FORMAT, "machine": table.machine(), "measures": [measure.as_data() for measure in done]}
     text = json.dumps(data, indent=1)
@@ -96,6 +101,10 @@ def main() -> int:
             options.json.write_text(f"{text}\n")
         print(table.text_of(done), end="")
     return int(any(measure.skipped or _broken(measure) for measure in done))
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _broken(measure: Measure) -> bool:

@@ -27,10 +27,11 @@ source = {{ kind = "prebuilt", suite = "trixie" }}
 suite = "bookworm"
 hostname = "{hostname}"
 init = {init}
+bootstrap = "{bootstrap}"
 packages = [{packages}]
 [image]
 kind = "ext4"
-size = "auto+64M"
+size = "auto+16M"
 [launch]
 memory = "{memory}M"
 """
@@ -81,12 +82,15 @@ class World:
                 shutil.copytree(other / name, self.cache / name, symlinks=True, copy_function=_link)
 
     def recipe(
-        self, name: str, *, hostname: str = "bench", init: str = '"busybox"', packages: str = "", memory: int = 128
+        self, name: str, *, hostname: str = "bench", init: str = '"busybox"', packages: str = "", memory: int = 128,
+        bootstrap: str = "mmdebstrap",
     ) -> Path:
         """Write a recipe; the path of its file."""
         path = self.root / f"{name}.toml"
         path.write_text(
-            _RECIPE.format(name=name, hostname=hostname, init=init, packages=packages, memory=memory)
+            _RECIPE.format(
+                name=name, hostname=hostname, init=init, packages=packages, memory=memory, bootstrap=bootstrap
+            )
         )
         return path
 
