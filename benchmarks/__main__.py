@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -26,7 +25,7 @@ from benchmarks.builds import Builds
 from benchmarks.machines import Machines
 from benchmarks.measure import Measure, skipped
 from benchmarks.programs import Failed
-from benchmarks.world import PROJECT, World
+from benchmarks.world import PROJECT, World, remove
 
 FORMAT = 1
 """Of the JSON."""
@@ -91,7 +90,10 @@ def main() -> int:
         done.append(skipped("the rest", "", "interrupted"))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        shutil.rmtree(root, ignore_errors=True)
+        try:
+            remove(root)
+        except Failed as error:
+            done.append(skipped("removing the run's directory", "", str(error)))
     data = {"format": FORMAT, "machine": table.machine(), "measures": [measure.as_data() for measure in done]}
     text = json.dumps(data, indent=1)
     if options.json == Path("-"):

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.programs import seconds
+from benchmarks.programs import Failed, seconds
 
 PROJECT = Path(__file__).resolve().parents[1]
 BUILD_S = 600.0
@@ -124,6 +124,18 @@ def router(world: World) -> Path:
     path = world.root / "router.toml"
     path.write_text((source / "router.toml").read_text() + _INIT)
     return path
+
+
+def remove(root: Path) -> None:
+    """Remove what a run has made; not if something is mounted below it.
+
+    Raises: Failed that names the mount.
+    """
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        mounted = Path(line.split()[1])
+        if mounted.is_relative_to(root.resolve()):
+            raise Failed(f"{mounted} is mounted and was left: umount it, then remove {root}")
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def _link(source: str, target: str) -> str:
