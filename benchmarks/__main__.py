@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,7 +25,7 @@ from benchmarks.builds import Builds
 from benchmarks.machines import Machines
 from benchmarks.measure import Measure, skipped
 from benchmarks.programs import Failed
-from benchmarks.world import PROJECT, World
+from benchmarks.world import PROJECT, World, remove
 
 FORMAT = 1
 """Of the JSON."""
@@ -71,6 +71,7 @@ def main() -> int:
     root = Path(tempfile.mkdtemp(prefix="umlbench-", dir=options.work))
     root.chmod(0o755)  # a machine of root's runs as nobody, who reads the bundle
     done: list[Measure] = []
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         world = World(root)
         world.seed(seed)
@@ -85,8 +86,14 @@ def main() -> int:
                 done += known[name]()
             except Failed as error:
                 done.append(skipped(name, "", str(error)))
+    except KeyboardInterrupt:
+        done.append(skipped("the rest", "", "interrupted"))
     finally:
-        shutil.rmtree(root, ignore_errors=True)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        try:
+            remove(root)
+        except Failed as error:
+            done.append(skipped("removing the run's directory", "", str(error)))
     data = {"format": FORMAT, "machine": table.machine(), "measures": [measure.as_data() for measure in done]}
     text = json.dumps(data, indent=1)
     if options.json == Path("-"):
@@ -96,6 +103,10 @@ def main() -> int:
             options.json.write_text(f"{text}\n")
         print(table.text_of(done), end="")
     return int(any(measure.skipped or _broken(measure) for measure in done))
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _broken(measure: Measure) -> bool:

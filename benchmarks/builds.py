@@ -86,13 +86,20 @@ class Builds:
 
     def many(self) -> Measure:
         """Many recipes that share all but their bundles, nothing to do."""
-        recipes = [self._world.recipe(f"many{number}", memory=64 + number) for number in range(MANY)]
-        lock = self._world.root / "bench.lock.toml"
-        for path in recipes:
+        # An image's identifier comes of its recipe's name, so each has its own: they are small.
+        script = '{ kind = "script", command = ["/bin/true"] }'
+        recipes = [
+            self._world.recipe(f"many{number}", memory=64 + number, init=script, bootstrap="extract")
+            for number in range(MANY)
+        ]
+        self._world.build(recipes[0])
+        lock = self._world.root / "many0.lock.toml"
+        for path in recipes[1:]:
             shutil.copy(lock, path.with_name(f"{path.stem}.lock.toml"))
-        self._world.build(*recipes)
+        for start in range(0, MANY, 10):  # the host is asked for room for whole images, which are links in the end
+            self._world.build(*recipes[start : start + 10])
         rows = interleaved([Side(OURS, lambda: self._world.build(*recipes))], self._rounds)
-        return Measure(f"no-op, {MANY} recipes", "sharing kernel, root and image", rows, goal_s=1.0)
+        return Measure(f"no-op, {MANY} recipes", "sharing kernel and root", rows, goal_s=1.0)
 
     def kernels(self) -> Iterator[Measure]:
         """The router's kernel, without and with what ccache knows. Many minutes."""

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.programs import seconds
+from benchmarks.programs import Failed, seconds
 
 PROJECT = Path(__file__).resolve().parents[1]
 BUILD_S = 600.0
@@ -27,10 +27,11 @@ source = {{ kind = "prebuilt", suite = "trixie" }}
 suite = "bookworm"
 hostname = "{hostname}"
 init = {init}
+bootstrap = "{bootstrap}"
 packages = [{packages}]
 [image]
 kind = "ext4"
-size = "auto+64M"
+size = "auto+16M"
 [launch]
 memory = "{memory}M"
 """
@@ -81,12 +82,15 @@ class World:
                 shutil.copytree(other / name, self.cache / name, symlinks=True, copy_function=_link)
 
     def recipe(
-        self, name: str, *, hostname: str = "bench", init: str = '"busybox"', packages: str = "", memory: int = 128
+        self, name: str, *, hostname: str = "bench", init: str = '"busybox"', packages: str = "", memory: int = 128,
+        bootstrap: str = "mmdebstrap",
     ) -> Path:
         """Write a recipe; the path of its file."""
         path = self.root / f"{name}.toml"
         path.write_text(
-            _RECIPE.format(name=name, hostname=hostname, init=init, packages=packages, memory=memory)
+            _RECIPE.format(
+                name=name, hostname=hostname, init=init, packages=packages, memory=memory, bootstrap=bootstrap
+            )
         )
         return path
 
@@ -120,6 +124,18 @@ def router(world: World) -> Path:
     path = world.root / "router.toml"
     path.write_text((source / "router.toml").read_text() + _INIT)
     return path
+
+
+def remove(root: Path) -> None:
+    """Remove what a run has made; not if something is mounted below it.
+
+    Raises: Failed that names the mount.
+    """
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
+        mounted = Path(line.split()[1])
+        if mounted.is_relative_to(root.resolve()):
+            raise Failed(f"{mounted} is mounted and was left: umount it, then remove {root}")
+    shutil.rmtree(root, ignore_errors=True)
 
 
 def _link(source: str, target: str) -> str:

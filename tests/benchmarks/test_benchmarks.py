@@ -51,6 +51,23 @@ def test_sides_run_in_turn_and_a_failed_one_is_left_out() -> None:
     assert "| peer |" in table.text_of([Measure("m", "", rows)])
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root may mount")
+def test_nothing_is_removed_below_a_mount(tmp_path: Path) -> None:
+    (tmp_path / "run/proc").mkdir(parents=True)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from benchmarks.programs import Failed; from benchmarks.world import remove\n"
+        "try: remove(Path(sys.argv[1]))\n"
+        "except Failed as error: print(error)"
+    )
+    script = 'mount -t tmpfs none "$1/proc" && : >"$1/proc/kept" && "$2" -c "$3" "$1" && ls "$1/proc"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-ec", script, "sh", str(tmp_path / "run"), sys.executable, code],
+        cwd=PROJECT, timeout=60, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "is mounted and was left" in done.stdout and "kept" in done.stdout, done.stderr
+
+
 def test_ratios_are_of_minima_and_goals_are_judged() -> None:
     measure = Measure("m", "", [Row("umlbuild", [3.0, 1.0]), Row("peer", [2.0, 4.0])], goal_s=0.5, goal_ratio=0.6)
     assert measure.ratios() == {"peer": 0.5}

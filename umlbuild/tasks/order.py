@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,10 +40,16 @@ class Order:
 
     def site(self, step: Step) -> Site:
         """Where a step is made (with the mirrors of the first plan that has it)."""
+        return self._sites.get(step.key) or Site(self.request.cache)
+
+    @cached_property
+    def _sites(self) -> dict[str, Site]:
+        found: dict[str, Site] = {}
         for plan in self.plans:
-            if any(step.key == other.key for other in plan.bundle.walk()):
-                return Site(self.request.cache, plan.mirrors)
-        return Site(self.request.cache)
+            site = Site(self.request.cache, plan.mirrors)
+            for step in plan.bundle.walk():
+                found.setdefault(step.key, site)
+        return found
 
     def steps(self) -> Iterator[Step]:
         """All steps, inputs first, each key once."""
