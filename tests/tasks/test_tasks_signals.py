@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -58,7 +59,12 @@ def wait_gone(*seconds: str, within_s: float = 2.0) -> list[int]:
 def end(build: subprocess.Popen[str], number: int) -> tuple[float, str, str]:
     begin = time.monotonic()
     build.send_signal(number)
-    out, err = build.communicate(timeout=20)
+    try:
+        out, err = build.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        build.kill()  # or its programs would be found by every test that follows
+        build.communicate(timeout=20)
+        raise
     return time.monotonic() - begin, out, err
 
 
@@ -78,6 +84,47 @@ def test_signal_ends_the_build_and_its_programs(
     assert "Traceback" not in out + err
     assert wait_gone("60.125") == []
     assert world.entries("fake_kernel") == world.entries("fake_rootfs") == []
+
+
+MAIN_THREAD_IS_DEAF = """
+import contextlib, queue, signal, threading
+from umlbuild.errors import UserError
+from umlbuild.host import process
+from umlbuild.tasks import signals
+
+results = queue.Queue()
+
+def work():
+    with signals.step():
+        with contextlib.suppress(UserError):  # Cancelled, or the end of the program that was seen first
+            process.run(["sleep", "60.875"], log=None, timeout_s=100)
+    results.put(signals.received())
+
+signals.install()
+threading.Thread(target=work).start()
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
+print("waits", flush=True)
+raise SystemExit(results.get() + 128)
+"""
+
+
+def test_a_main_thread_that_waits_need_not_wake_for_a_signal() -> None:
+    build = subprocess.Popen([sys.executable, "-c", MAIN_THREAD_IS_DEAF], stdout=subprocess.PIPE, text=True)
+    assert build.stdout is not None
+    try:
+        assert build.stdout.readline() == "waits\n"
+        end_by = time.monotonic() + 10
+        while not programs("60.875"):
+            assert time.monotonic() < end_by
+            time.sleep(0.05)
+        took, _, _ = end(build, signal.SIGINT)
+        assert took < LIMIT_S - 2  # not by its deadline
+        assert build.returncode == 130
+        assert wait_gone("60.875") == []
+    finally:
+        build.kill()
+        build.stdout.close()
+        build.wait(10)
 
 
 def test_programs_that_ignore_the_signal_are_killed_with_their_children(world: World) -> None:

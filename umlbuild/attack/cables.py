@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 _LOCK = threading.Lock()
-_ENDS: list[socket.socket] = []
 
 
 def cables(recipe: Mapping[str, Any]) -> tuple[int, ...]:
@@ -19,7 +18,8 @@ def cables(recipe: Mapping[str, Any]) -> tuple[int, ...]:
     with _LOCK:
         for number in wanted:
             if not os.path.exists(f"/proc/self/fd/{number}"):
-                ends = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                _ENDS.extend(ends)
-                os.dup2(ends[0].fileno(), number)
+                ours, guests = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with guests:
+                    os.dup2(guests.fileno(), number)
+                ours.detach()
     return wanted

@@ -5,12 +5,17 @@ Cancelled, doit ends as after a failed step. A step that does not come back (pur
 socket) is not waited for: after GRACE_S, or on a second signal, everything is killed and the process
 exits. What that leaves is scratch, never an entry of the store.
 While no step of ours runs, a signal ends the process by SystemExit at once, also other people's tasks.
+
+All but that SystemExit is done by a thread that reads the descriptor to which Python writes the numbers of
+signals: a handler runs only when the main thread comes to its next bytecode, and one that is just about to wait
+for a lock (doit's, for the next result) never comes there.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import threading
@@ -36,6 +41,8 @@ def install() -> None:
     if _State.installed or threading.current_thread() is not threading.main_thread():
         return
     _State.installed = True
+    _listen()
+    os.register_at_fork(after_in_child=_listen)  # doit -P process: no thread goes with a fork, and our pipe is ours
     for number in _NUMBERS:
         # nohup's ignored SIGHUP, and an ignored SIGINT of a background job, stay ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -60,22 +67,24 @@ def step() -> Iterator[None]:
 
 
 def _handle(number: int, _frame: FrameType | None) -> None:
-    first = not _State.received
     _State.received = _State.received or number
-    if not first:
-        _exit_now()
-    process.cancel()
-    threading.Thread(target=_exit_late, daemon=True, name="deadline").start()
     if not _State.steps:
         raise SystemExit(128 + number)
 
 
-def _exit_late() -> None:
-    time.sleep(GRACE_S)
-    _exit_now()
+def _listen() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    threading.Thread(target=_end, args=(reading,), daemon=True, name="signals").start()
 
 
-def _exit_now() -> None:
+def _end(reading: int) -> None:
+    """Cancel on the first signal; kill on the second, or when the time is over."""
+    number = _next(reading, None)
+    _State.received = _State.received or number
+    process.cancel()
+    _next(reading, GRACE_S)
     process.kill()
     if "multiprocessing" in sys.modules:  # doit -P process: its workers would go on, for nobody joins them any more
         import multiprocessing
@@ -85,3 +94,14 @@ def _exit_now() -> None:
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     os._exit(128 + _State.received)
+
+
+def _next(reading: int, within_s: float | None) -> int:
+    """The next of our signals; 0: none came in time."""
+    deadline = None if within_s is None else time.monotonic() + within_s
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        if not select.select([reading], [], [], left)[0]:
+            return 0
+        if (number := os.read(reading, 1)[0]) in _NUMBERS:
+            return number
