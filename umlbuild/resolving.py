@@ -53,6 +53,17 @@ def resolved(
     )
 
 
+def with_base(pins: Sequence[LockedDeb], alone: Sequence[LockedDeb]) -> tuple[LockedDeb, ...]:
+    """The pins of a root, the variant's own marked: `alone`, what apt finds if nothing else is asked for.
+
+    None is marked if the root lacks one of those, since something that was asked for took its place.
+    """
+    base = {pin.name: pin.sha256 for pin in alone}
+    if not base.items() <= {pin.name: pin.sha256 for pin in pins}.items():
+        base = {}
+    return tuple(pin.model_copy(update={"base": True if pin.name in base else None}) for pin in pins)
+
+
 class _Question:
     """What is asked about one recipe."""
 
@@ -94,7 +105,11 @@ class _Question:
         if part == "rootfs" and wishes.variant == "none":
             return tuple(apt.pin(wishes.suite, name) for name in wishes.packages)
         if part == "rootfs":
-            return apt.resolve(wishes.suite, wishes.variant, wishes.packages, keep)
+            pins = apt.resolve(wishes.suite, wishes.variant, wishes.packages, keep)
+            if not wishes.packages:
+                return with_base(pins, pins)
+            versions = {pin.name: pin.version for pin in pins}
+            return with_base(pins, apt.resolve(wishes.suite, wishes.variant, (), versions))
         names = wishes.tools if part == "tools" else wishes.filters
         return apt.closure(wishes.tools_suite, names, keep) if names else ()
 

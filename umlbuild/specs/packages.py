@@ -35,6 +35,10 @@ class LockedDeb(DebPin):
 
     suite: str
     """The first suite that had it, e.g. "bookworm" or "bookworm-security"."""
+    base: bool | None = None
+    """Whether it is one of the variant's own packages, which are installed first and shared by many recipes. None: not,
+    or the variant's packages are not a part of the root's.
+    """
 
 
 class PackagesSpec(Spec):
