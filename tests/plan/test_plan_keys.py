@@ -13,6 +13,7 @@ from umlbuild.host.files import Files
 from umlbuild.lock import Lock, Wishes
 from umlbuild.lock import parse as parse_lock
 from umlbuild.plan.bundle import Plan, plan_of
+from umlbuild.plan.contributions import base_packages_of, packages_of
 from umlbuild.plan.step import Step
 from umlbuild.plan.wishes import wishes_of
 from umlbuild.recipe.load import merged, parse
@@ -133,13 +134,21 @@ def test_one_package_more_keeps_the_base(tmp_path: Path) -> None:
     assert after[OVER].inputs["base"].key == after[BASE_LABEL].key
 
 
+def test_what_the_init_brings_is_of_the_base_and_what_is_named_is_not() -> None:
+    named = parse(dict(BASE), "demo.toml")
+    assert set(packages_of(named)) - set(base_packages_of(named)) == {"nftables"}
+    assert "systemd-sysv" in base_packages_of(named)
+    alone = parse(merged(BASE, {"rootfs": {"packages": []}}), "demo.toml")
+    assert packages_of(alone) == base_packages_of(alone) == base_packages_of(named)
+
+
 def test_a_newer_package_of_the_base_moves_both(tmp_path: Path) -> None:
     other = LOCK.model_copy(update={"rootfs": (pin("bash", "2.0", base=True), pin("nftables"))})
     before, after = roots_of(plan(tmp_path)), roots_of(plan(tmp_path, lock=other))
     assert [before[label].key != after[label].key for label in (BASE_LABEL, OVER)] == [True, True]
 
 
-def test_a_root_of_the_variant_alone_is_the_base_that_others_share(tmp_path: Path) -> None:
+def test_a_root_that_names_nothing_more_is_the_base_that_others_share(tmp_path: Path) -> None:
     alone = LOCK.model_copy(update={"rootfs": LOCK.rootfs[:1]})
     made = roots_of(plan(tmp_path, {"rootfs": {"packages": ["bash"]}}, alone))
     assert list(made) == [BASE_LABEL]

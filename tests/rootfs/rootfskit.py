@@ -106,11 +106,11 @@ def apt() -> Apt:
 
 
 @functools.cache
-def repository(suite: str, include: tuple[str, ...] = INCLUDE, *, layer: bool = False) -> Path:
-    """An entry of the packages stage with a minimal root's packages, or only with those that are not its base's."""
+def repository(suite: str, include: tuple[str, ...] = INCLUDE, over: tuple[str, ...] | None = None) -> Path:
+    """An entry of the packages stage with a minimal root's packages, without those of a base with `over`, if given."""
     pins = apt().resolve(suite, "minbase", include)
-    if layer:
-        pins = tuple(pin for pin in with_base(pins, apt().resolve(suite, "minbase")) if not pin.base)
+    if over is not None:
+        pins = tuple(pin for pin in with_base(pins, apt().resolve(suite, "minbase", over)) if not pin.base)
     spec = PackagesSpec(suite=suite, architecture="amd64", pins=pins)
     key = digest.of_json([spec.model_dump(mode="json"), digest.of_file(Path(packages.__file__))])
     store = Store(CACHE)

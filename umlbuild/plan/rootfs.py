@@ -1,7 +1,8 @@
 """The steps of the root file system: packages, base, packages over it, configuration. Pure.
 
-The base is what the variant alone asks for, so it is shared by recipes and stays when a package is added. There is no
-other way to the whole root than over the base: a build from nothing makes the same layers.
+The base is the variant with what the init and the like bring along, without the packages that the recipe names: it is
+shared by recipes and stays when a package is added. There is no other way to the whole root than over the base: a build
+from nothing makes the same layers.
 """
 
 from __future__ import annotations

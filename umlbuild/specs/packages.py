@@ -36,8 +36,8 @@ class LockedDeb(DebPin):
     suite: str
     """The first suite that had it, e.g. "bookworm" or "bookworm-security"."""
     base: bool | None = None
-    """Whether it is one of the variant's own packages, which are installed first and shared by many recipes. None: not,
-    or the variant's packages are not a part of the root's.
+    """Whether it is there without the packages that the recipe names: those are installed first, for all recipes that
+    only name others. None: not, or the root lacks one of those.
     """
 
 

@@ -4,7 +4,8 @@ As root, as a user with subordinate ids, or (for the host's own release, mmdebst
 The bootstrapper works in a tmpfs of its own mount namespace where memory allows: fsync costs nothing
 there, and nothing is left whatever happens. There is no network and no service starts. Root and
 subordinate ids give byte-identical archives. fakechroot loses POSIX ACLs and cannot set file capabilities;
-in a minimal root only /var/log/journal shows it, which is given back here what systemd gives it.
+in a minimal root only /var/log/journal shows it, which is given back here what systemd gives it. A layer by
+fakechroot unpacks its base without extended attributes, which are given back from the base, too.
 Source: experiments A; measured again with 123 packages, all three ways equal.
 """
 
@@ -51,6 +52,8 @@ def run(spec: RootfsSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     else:
         context.note(f"installing {len(added)} packages")
         tree = Tree.of(_bootstrap(spec, inputs, sorted(added), context))
+        if base is not None and rootless.owners().missing is not None:
+            _give_back_attributes(tree, Tree.of(base / "rootfs.tar"))
         _check_installed(wanted, installed(tree.text("/var/lib/dpkg/status")))
     context.note("writing the archive")
     tree.remove(*(f"/{path}" for pattern in _OF_HOST for path in tree.matching(pattern)))
@@ -78,6 +81,19 @@ def _check_installed(wanted: Mapping[str, str], got: Mapping[str, str]) -> None:
     if wrong:
         names = ", ".join(f"{name} {version}" for name, version in wrong[:8])
         raise StepFailed(f"the root does not hold exactly the pinned packages: {names}")
+
+
+def _give_back_attributes(tree: Tree, base: Tree) -> None:
+    """What the base has with extended attributes and the tree without, but else the same, as the base has it.
+
+    fakeroot's way to a layer loses them. Source: `_UNPACK_FAKE` of kinds/bootstraps/mmdebstrap.py.
+    """
+    for was in base:
+        now = tree.get(f"/{was.path}", follow=False) if was.xattrs else None
+        if now is None or now.xattrs or now.size != was.size:
+            continue
+        if now.but(xattrs=was.xattrs, data=was.data) == was.but():
+            tree.put(was)
 
 
 def _bootstrap(spec: RootfsSpec, inputs: Mapping[str, Path], names: Sequence[str], context: Context) -> Path:
