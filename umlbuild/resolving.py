@@ -18,6 +18,7 @@ from umlbuild.host.identity import Identities
 from umlbuild.host.mirrors import keyring, mirrors
 from umlbuild.host.names import nearest
 from umlbuild.lock import PARTS, Lock, Release, Wishes
+from umlbuild.plan.contributions import base_packages_of
 from umlbuild.plan.wishes import wishes_of
 from umlbuild.recipe import Recipe
 from umlbuild.specs.packages import LockedDeb
@@ -53,6 +54,17 @@ def resolved(
     )
 
 
+def with_base(pins: Sequence[LockedDeb], alone: Sequence[LockedDeb]) -> tuple[LockedDeb, ...]:
+    """The pins of a root, those of its base marked: `alone`, what apt finds without the packages that a recipe names.
+
+    None is marked if the root lacks one of those, since something that is named took its place.
+    """
+    base = {pin.name: pin.sha256 for pin in alone}
+    if not base.items() <= {pin.name: pin.sha256 for pin in pins}.items():
+        base = {}
+    return tuple(pin.model_copy(update={"base": True if pin.name in base else None}) for pin in pins)
+
+
 class _Question:
     """What is asked about one recipe."""
 
@@ -63,6 +75,7 @@ class _Question:
         self.asked = False
         """Whether apt was asked anything."""
         self._mirror = recipe.rootfs.mirror
+        self._base = base_packages_of(recipe)
         self._cache = cache
         self._note = note
         self._old = old
@@ -94,7 +107,11 @@ class _Question:
         if part == "rootfs" and wishes.variant == "none":
             return tuple(apt.pin(wishes.suite, name) for name in wishes.packages)
         if part == "rootfs":
-            return apt.resolve(wishes.suite, wishes.variant, wishes.packages, keep)
+            pins = apt.resolve(wishes.suite, wishes.variant, wishes.packages, keep)
+            if set(wishes.packages) == set(self._base):
+                return with_base(pins, pins)
+            versions = {pin.name: pin.version for pin in pins}
+            return with_base(pins, apt.resolve(wishes.suite, wishes.variant, self._base, versions))
         names = wishes.tools if part == "tools" else wishes.filters
         return apt.closure(wishes.tools_suite, names, keep) if names else ()
 

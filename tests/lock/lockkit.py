@@ -69,6 +69,10 @@ class World:
         file = self.home / "demo.lock.toml"
         return locks.parse(file.read_text(), file, "demo.toml")
 
+    def base(self) -> list[str]:
+        """The locked packages that stand in the base of the root."""
+        return [pin.name for pin in self.lock().rootfs if pin.base]
+
     def versions(self) -> dict[str, str]:
         """The locked versions of the root's packages."""
         return {pin.name: pin.version for pin in self.lock().rootfs}

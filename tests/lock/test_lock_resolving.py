@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 from lockkit import World
 from rootfskit import make_deb, served
+from test_plan_keys import pin
 from test_rootfs_apt import gnupg  # noqa: F401  # a fixture
+
+from umlbuild.resolving import with_base
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb", "gpg", "dpkg-scanpackages")),
@@ -41,6 +44,7 @@ def test_a_lock_through_its_life(world: World) -> None:
     code, said = world.umlbuild("lock", "demo.toml")
     assert code == 0 and "rootfs: + tool 1.0" in said and "tools: + e2fsprogs 1.0" in said
     first = world.lock()
+    assert world.base() == ["apt", "base"]
     assert world.versions() == dict.fromkeys(["apt", "base", "helper", "tool"], "1.0")
     assert {pin.suite for _, pins in first.parts() for pin in pins} == {"stone", "trixie"}
     assert {(r.suite, r.date) for r in first.release} >= {("stone", "2022-01-01T00:00:00Z")}
@@ -57,6 +61,7 @@ def test_a_lock_through_its_life(world: World) -> None:
     code, said = world.umlbuild("lock", "demo.toml")
     assert "1 changes" in said and "rootfs: + other 1.0" in said
     assert world.versions()["tool"] == world.versions()["helper"] == "1.0"
+    assert world.base() == ["apt", "base"]
 
     # What cannot be kept is let go, and nothing else.
     world.add("needy", "1.0", depends="tool (>= 2.0)")
@@ -107,3 +112,11 @@ def test_vendor_has_every_download(world: World) -> None:
     assert (there / "demo.lock.toml").read_bytes() == (world.home / "demo.lock.toml").read_bytes()
     code, said = world.umlbuild("vendor", "demo.toml", "there")
     assert code == 2 and "is there already" in said
+
+
+def test_a_base_is_marked_only_if_the_root_holds_all_of_it() -> None:
+    base, more = [pin("awk"), pin("bash")], pin("vim")
+    assert [p.base for p in with_base([*base, more], base)] == [True, True, None]
+    for other in ([pin("bash"), more], [pin("awk", "2.0").model_copy(update={"sha256": "cd" * 32}), pin("bash"), more]):
+        assert [p.base for p in with_base(other, base)] == [None] * len(other)
+    assert [p.base for p in with_base([p.model_copy(update={"base": True}) for p in base], [more])] == [None, None]

@@ -13,10 +13,12 @@ from umlbuild.host.files import Files
 from umlbuild.lock import Lock, Wishes
 from umlbuild.lock import parse as parse_lock
 from umlbuild.plan.bundle import Plan, plan_of
+from umlbuild.plan.contributions import base_packages_of, packages_of
+from umlbuild.plan.step import Step
 from umlbuild.plan.wishes import wishes_of
 from umlbuild.recipe.load import merged, parse
 from umlbuild.specs.bundle import BundleSpec
-from umlbuild.specs.packages import LockedDeb
+from umlbuild.specs.packages import LockedDeb, PackagesSpec
 
 GOLDEN = Path(__file__).parent / "golden-keys.json"
 
@@ -30,18 +32,19 @@ BASE: dict[str, Any] = {
 }
 
 
-def pin(name: str, version: str = "1.0-1", suite: str = "bookworm") -> LockedDeb:
+def pin(name: str, version: str = "1.0-1", suite: str = "bookworm", base: bool | None = None) -> LockedDeb:
     path = f"pool/main/{name[0]}/{name}/{name}_{version}_amd64.deb"
     return LockedDeb(
-        name=name, version=version, architecture="amd64", size=1000, sha256="ab" * 32, path=path, suite=suite
-    )
+        name=name, version=version, architecture="amd64", size=1000, sha256="ab" * 32, path=path, suite=suite,
+        base=base,
+    )  # fmt: skip
 
 
 ASKED = Wishes(suite="bookworm", components=("main",), variant="minbase", packages=(), tools_suite="trixie", tools=())
 LOCK = Lock(
     asked=ASKED,
     kernel=(pin("linux-source-7.3", "7.3.4-1"),),
-    rootfs=(pin("bash"), pin("nftables")),
+    rootfs=(pin("bash", base=True), pin("nftables")),
     tools=(pin("e2fsprogs"),),
 )
 
@@ -91,7 +94,8 @@ def test_two_directories_have_equal_keys(tmp_path: Path, monkeypatch: pytest.Mon
          {"kernel_config", "kernel", "configure", "image", "bundle"}),
         ({"rootfs": {"users": [{"name": "root", "password_hash": "$y$j9T$abc"}]}}, {"configure", "image", "bundle"}),
         ({"rootfs": {"packages": ["nftables", "vim"]}}, {"rootfs", "configure", "image", "bundle"}),
-        ({"rootfs": {"bootstrap": {"kind": "debootstrap"}}}, {"rootfs", "configure", "image", "bundle"}),
+        ({"rootfs": {"bootstrap": {"kind": "debootstrap"}}},
+         {"packages", "rootfs", "configure", "image", "bundle"}),
         ({"network": [{"transport": {"kind": "tap", "ifname": "tap0"}}]},
          {"kernel_config", "kernel", "rootfs", "configure", "image", "bundle"}),
     ],
@@ -107,6 +111,68 @@ def test_an_edit_moves_only_its_steps(tmp_path: Path, change: dict[str, Any], mo
     assert {stage for stage in after if before.get(stage) != after[stage]} == moved
 
 
+def roots_of(made: Plan) -> dict[str, Step]:
+    """Label → step, of those that install packages."""
+    return {step.label: step for step in made.bundle.walk() if step.stage == "rootfs"}
+
+
+BASE_LABEL, OVER, AT_ONCE = (
+    f"{label}" for label in ("base of bookworm (minbase, mmdebstrap)", "root file system of bookworm (over its base)",
+                             "root file system of bookworm (mmdebstrap, all at once)")
+)  # fmt: skip
+
+
+def test_one_package_more_keeps_the_base(tmp_path: Path) -> None:
+    before, other = roots_of(plan(tmp_path)), LOCK.model_copy(update={"rootfs": (*LOCK.rootfs, pin("vim"))})
+    after = roots_of(plan(tmp_path, {"rootfs": {"packages": ["nftables", "vim"]}}, other))
+    assert set(before) == set(after) == {BASE_LABEL, OVER}
+    assert before[BASE_LABEL].key == after[BASE_LABEL].key
+    assert before[OVER].key != after[OVER].key
+    below, above = (after[label].inputs["packages"].spec for label in (BASE_LABEL, OVER))
+    assert isinstance(below, PackagesSpec) and isinstance(above, PackagesSpec)
+    assert [pin.name for pin in below.pins] == ["bash"] and [pin.name for pin in above.pins] == ["nftables", "vim"]
+    assert after[OVER].inputs["base"].key == after[BASE_LABEL].key
+
+
+def test_what_the_init_brings_is_of_the_base_and_what_is_named_is_not() -> None:
+    named = parse(dict(BASE), "demo.toml")
+    assert set(packages_of(named)) - set(base_packages_of(named)) == {"nftables"}
+    assert "systemd-sysv" in base_packages_of(named)
+    alone = parse(merged(BASE, {"rootfs": {"packages": []}}), "demo.toml")
+    assert packages_of(alone) == base_packages_of(alone) == base_packages_of(named)
+
+
+def test_a_newer_package_of_the_base_moves_both(tmp_path: Path) -> None:
+    other = LOCK.model_copy(update={"rootfs": (pin("bash", "2.0", base=True), pin("nftables"))})
+    before, after = roots_of(plan(tmp_path)), roots_of(plan(tmp_path, lock=other))
+    assert [before[label].key != after[label].key for label in (BASE_LABEL, OVER)] == [True, True]
+
+
+def test_a_root_that_names_nothing_more_is_the_base_that_others_share(tmp_path: Path) -> None:
+    alone = LOCK.model_copy(update={"rootfs": LOCK.rootfs[:1]})
+    made = roots_of(plan(tmp_path, {"rootfs": {"packages": ["bash"]}}, alone))
+    assert list(made) == [BASE_LABEL]
+    assert made[BASE_LABEL].key == roots_of(plan(tmp_path))[BASE_LABEL].key
+
+
+@pytest.mark.parametrize(
+    ("change", "pins", "label"),
+    [
+        ({}, (pin("bash"), pin("nftables")), AT_ONCE),
+        ({"rootfs": {"bootstrap": {"kind": "debootstrap"}}}, LOCK.rootfs, AT_ONCE.replace("mmdebstrap", "debootstrap")),
+    ],
+    ids=["a lock without a base", "debootstrap"],
+)
+def test_a_root_without_layers_says_so(
+    tmp_path: Path, change: dict[str, Any], pins: tuple[LockedDeb, ...], label: str
+) -> None:
+    made = roots_of(plan(tmp_path, change, LOCK.model_copy(update={"rootfs": pins})))
+    assert list(made) == [label]
+    spec = made[label].inputs["packages"].spec
+    assert isinstance(spec, PackagesSpec)
+    assert [pin.name for pin in spec.pins] == ["bash", "nftables"]
+
+
 def test_a_files_bytes_are_in_the_key_and_its_name_is_not(tmp_path: Path) -> None:
     before = plan(tmp_path / "a").bundle.key
     (tmp_path / "b").mkdir()
@@ -116,8 +182,8 @@ def test_a_files_bytes_are_in_the_key_and_its_name_is_not(tmp_path: Path) -> Non
     (tmp_path / "c" / "y").write_text("content\n")
     renamed = {"rootfs": {"files": [{"path": "/etc/x", "source": "y"}]}}
     changed = {s.stage for s in plan(tmp_path / "c", renamed).bundle.walk()} - {"bundle"}
-    same = {s.stage: s.key for s in plan(tmp_path / "a").bundle.walk()}
-    assert all(s.key == same[s.stage] for s in plan(tmp_path / "c", renamed).bundle.walk()
+    same = {(s.stage, s.label): s.key for s in plan(tmp_path / "a").bundle.walk()}
+    assert all(s.key == same[s.stage, s.label] for s in plan(tmp_path / "c", renamed).bundle.walk()
                if s.stage in changed - {"packages"})  # fmt: skip
 
 

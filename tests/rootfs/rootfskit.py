@@ -20,6 +20,7 @@ from umlbuild.host.skeleton import skeleton
 from umlbuild.host.store import Store
 from umlbuild.host.tree import Tree
 from umlbuild.kinds.bootstraps import KINDS
+from umlbuild.resolving import with_base
 from umlbuild.specs.packages import DebPin, PackagesSpec
 from umlbuild.specs.rootfs import ConfigureSpec, RootfsSpec
 from umlbuild.stages import configure, packages
@@ -105,9 +106,12 @@ def apt() -> Apt:
 
 
 @functools.cache
-def repository(suite: str, include: tuple[str, ...] = INCLUDE) -> Path:
-    """An entry of the packages stage with a minimal root's packages."""
-    spec = PackagesSpec(suite=suite, architecture="amd64", pins=apt().resolve(suite, "minbase", include))
+def repository(suite: str, include: tuple[str, ...] = INCLUDE, over: tuple[str, ...] | None = None) -> Path:
+    """An entry of the packages stage with a minimal root's packages, without those of a base with `over`, if given."""
+    pins = apt().resolve(suite, "minbase", include)
+    if over is not None:
+        pins = tuple(pin for pin in with_base(pins, apt().resolve(suite, "minbase", over)) if not pin.base)
+    spec = PackagesSpec(suite=suite, architecture="amd64", pins=pins)
     key = digest.of_json([spec.model_dump(mode="json"), digest.of_file(Path(packages.__file__))])
     store = Store(CACHE)
     with store.locked("packages", key):
@@ -119,12 +123,13 @@ def repository(suite: str, include: tuple[str, ...] = INCLUDE) -> Path:
     return store.path("packages", key)
 
 
-def rootfs_spec(kind: str, suite: str, include: Sequence[str] = INCLUDE) -> RootfsSpec:
-    """The spec of a root, with the method that its kind gives it."""
-    model = next(model for model in KINDS if model.model_fields["kind"].default == kind)
+def rootfs_spec(kind: str, suite: str, include: Sequence[str] = INCLUDE, *, layer: bool = False) -> RootfsSpec:
+    """The spec of a root, or of a layer over its base, with the method that its kind gives it."""
+    model = next(model for model in KINDS if model.model_fields["kind"].default == kind)()
+    method = model.layer(suite, "amd64") if layer else model.method(suite, "amd64")
     return RootfsSpec.model_validate(
         {
-            "bootstrap": kind, "method": model().method(suite, "amd64"), "suite": suite, "architecture": "amd64",
+            "bootstrap": kind, "method": method, "suite": suite, "architecture": "amd64",
             "variant": "minbase", "include": tuple(include),
         }
     )  # fmt: skip

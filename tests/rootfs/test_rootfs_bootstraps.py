@@ -41,6 +41,24 @@ def test_methods_are_deterministic_and_name_the_packages(model: type[Bootstrappe
     assert bool(method.argv) == (method.makes != "unpacked")
 
 
+@MODELS
+def test_layers_are_deterministic_and_name_their_base(model: type[Bootstrapper]) -> None:
+    layer = model().layer("trixie", "amd64")
+    assert layer == model().layer("trixie", "amd64")
+    if layer is None:
+        return
+    assert layer.makes in ("tar", "tree")
+    assert layer != model().method("trixie", "amd64")
+    for argv in (layer.argv, layer.fake_argv or layer.argv):
+        words = " ".join(argv)
+        assert all(mark in words for mark in ("{repository}", "{target}", "{packages}", "{base}", "trixie", "amd64"))
+
+
+def test_only_mmdebstrap_makes_layers() -> None:
+    """docs/architecture.md says so; the others' roots are made at once, and their steps' labels tell it."""
+    assert [model.__name__ for model in KINDS if model().layer("trixie", "amd64")] == ["Mmdebstrap"]
+
+
 def test_a_suite_reaches_the_command() -> None:
     one, two = (Mmdebstrap().method(suite, "amd64") for suite in ("bookworm", "sid"))
     assert isinstance(one, Method)

@@ -36,18 +36,19 @@ from pathlib import Path
 from umlbuild.specs.rootfs import RootfsSpec
 from umlbuild.stages import rootfs
 from umlbuild.stages.context import Context
-spec, repository, where = RootfsSpec.model_validate_json(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3])
+spec, where = RootfsSpec.model_validate_json(sys.argv[1]), Path(sys.argv[2])
 for name in ("out", "work"):
     (where / name).mkdir(parents=True)
-rootfs.run(spec, {"packages": repository}, where / "out", Context(work=where / "work", log=where / "log"))
+inputs = {path.name: path for path in (where.parent / "inputs").iterdir()}
+rootfs.run(spec, inputs, where / "out", Context(work=where / "work", log=where / "log"))
 """
 
 
-def build(spec: RootfsSpec, where: Path) -> Path:
+def build(spec: RootfsSpec, where: Path, packages: Path | None = None, **inputs: Path) -> Path:
     for name in ("out", "work"):
         (where / name).mkdir(parents=True)
     context = Context(work=where / "work", log=where / "log")
-    rootfs.run(spec, {"packages": repository(spec.suite)}, where / "out", context)
+    rootfs.run(spec, {"packages": packages or repository(spec.suite), **inputs}, where / "out", context)
     return where / "out"
 
 
@@ -184,14 +185,15 @@ def users() -> Iterator[Callable[[str, bool], str]]:
         subprocess.run(["userdel", "--remove", name], capture_output=True, check=False, timeout=60)
 
 
-def as_user(name: str, spec: RootfsSpec) -> subprocess.CompletedProcess[str]:
+def as_user(name: str, spec: RootfsSpec, **inputs: Path) -> subprocess.CompletedProcess[str]:
     """Build in a cache in the user's own home directory, which nobody else may enter."""
     home = Path(pwd.getpwnam(name).pw_dir)
     assert home.stat().st_mode & 0o077 == 0
     clean(name)
     where = home / "cache dir" if spec.method.makes == "tree" else home / "cache"
     where.mkdir()
-    shutil.copytree(repository(spec.suite), where / "repository")
+    for role, entry in {"packages": repository(spec.suite), **inputs}.items():
+        shutil.copytree(entry, where / "inputs" / role)
     (where / "driver.py").write_text(DRIVER)
     subprocess.run(["chown", "-R", f"{name}:", where], check=True, timeout=60)
     site = next(path for path in sys.path if path.endswith("site-packages"))
@@ -202,7 +204,7 @@ def as_user(name: str, spec: RootfsSpec) -> subprocess.CompletedProcess[str]:
     probe = [*runner, "-c", "import pydantic, umlbuild"]
     if subprocess.run(probe, capture_output=True, check=False, cwd="/", timeout=60).returncode != 0:
         pytest.skip(f"{name} cannot read this Python environment")
-    argv = [*runner, str(where / "driver.py"), spec.model_dump_json(), str(where / "repository"), str(where / "made")]
+    argv = [*runner, str(where / "driver.py"), spec.model_dump_json(), str(where / "made")]
     return subprocess.run(argv, capture_output=True, text=True, check=False, cwd="/", timeout=600)
 
 

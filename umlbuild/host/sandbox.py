@@ -10,7 +10,7 @@ Source: bwrap(1), capabilities(7); tar's options are mmdebstrap 1.3.5's own, for
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -80,24 +80,25 @@ def _own_lines(tail: Sequence[str]) -> list[str]:
     return list(tail[start:])
 
 
-def script(steps: Sequence[str], work: Path, *, size: int, repository: Path | None = None) -> str:
+def script(steps: Sequence[str], work: Path, *, size: int, given: Mapping[str, Path] | None = None) -> str:
     """Shell text (for all of it has to happen in one mount namespace) that does `steps` in a /tmp of its own.
 
     That is a tmpfs of `size` bytes where memory allows, else a directory in `work`. `work` itself is /tmp/work
-    in it, and `repository` /tmp/repository: no path of this machine, long or with spaces, comes into what is
-    made. What `steps` leave is removed by the same root that made it.
+    in it, and each directory that is `given` has its name in /tmp: no path of this machine, long or with spaces,
+    comes into what is made. What `steps` leave is removed by the same root that made it.
     """
     scratch = work.absolute() / "scratch"
     place = [["mkdir", str(scratch)]]
     if 2 * size < _free_memory():
         options = f"size={size + _SPARE},mode=0755"
         place.append(["mount", "-t", "tmpfs", "-o", options, "umlbuild", str(scratch)])
-    binds = {"work": work.absolute()} | ({"repository": repository.absolute()} if repository else {})
+    binds = {"work": work, **(given or {})}
     for name, path in binds.items():
         place.append(["mkdir", str(scratch / name)])
-        place.append(["mount", "--bind", str(path), str(scratch / name)])
+        place.append(["mount", "--bind", str(path.absolute()), str(scratch / name)])
     place.append(["mount", "--rbind", str(scratch), "/tmp"])
-    sweep = "find /tmp -xdev -mindepth 1 -maxdepth 1 ! -name work ! -name repository -exec rm -rf {} +"
+    kept = " ".join(f"! -name {name}" for name in binds)
+    sweep = f"find /tmp -xdev -mindepth 1 -maxdepth 1 {kept} -exec rm -rf {{}} +"
     placed = " && ".join(shlex.join(argv) for argv in place)
     return f"{placed} || exit; ({' && '.join(steps)}); status=$?; {sweep}; exit $status"
 

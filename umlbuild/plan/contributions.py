@@ -56,10 +56,12 @@ def guest_of(recipe: Recipe) -> Guest:
 
 def packages_of(recipe: Recipe) -> tuple[str, ...]:
     """All packages that the root gets by name, sorted."""
-    names = set(recipe.rootfs.packages)
-    for _, contribution in contributions_of(recipe):
-        names |= set(contribution.packages)
-    return tuple(sorted(names))
+    return tuple(sorted({*recipe.rootfs.packages, *base_packages_of(recipe)}))
+
+
+def base_packages_of(recipe: Recipe) -> tuple[str, ...]:
+    """The packages that follow from the recipe without being named in it (the init's, for example), sorted."""
+    return tuple(sorted({name for _, contribution in contributions_of(recipe) for name in contribution.packages}))
 
 
 def has_modules(recipe: Recipe) -> bool:

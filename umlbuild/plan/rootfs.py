@@ -1,6 +1,13 @@
-"""The steps of the root file system: packages, bootstrap, configuration. Pure."""
+"""The steps of the root file system: packages, base, packages over it, configuration. Pure.
+
+The base is the variant with what the init and the like bring along, without the packages that the recipe names: it is
+shared by recipes and stays when a package is added. There is no other way to the whole root than over the base: a build
+from nothing makes the same layers.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from umlbuild.lock import Lock
 from umlbuild.plan import guest
@@ -10,8 +17,8 @@ from umlbuild.plan.kernel import ARCHITECTURE
 from umlbuild.plan.step import Step
 from umlbuild.recipe import Recipe
 from umlbuild.recipe.rootfs import User as DeclaredUser
-from umlbuild.specs.packages import PackagesSpec
-from umlbuild.specs.rootfs import ConfigureSpec, Entry, RootfsSpec, Script, User
+from umlbuild.specs.packages import LockedDeb, PackagesSpec
+from umlbuild.specs.rootfs import ConfigureSpec, Entry, Method, RootfsSpec, Script, User
 
 TRIMMED = {
     "docs": ("/usr/share/doc/*", "/usr/share/doc-base/*", "/usr/share/info/*", "/usr/share/lintian/*"),
@@ -23,31 +30,49 @@ TRIMMED = {
 
 def rootfs_step(recipe: Recipe, lock: Lock, files: Files, identity: Identity, kernel: Step) -> Step:
     """The step whose entry has the finished `rootfs.tar`."""
-    root = recipe.rootfs
-    extract = root.bootstrap.kind == "extract"
-    packages = Step(
-        PackagesSpec(suite=root.suite, architecture=ARCHITECTURE, pins=lock.rootfs),
-        f"{len(lock.rootfs)} packages of {root.suite}",
-    )
-    base = Step(
-        RootfsSpec(
-            bootstrap=root.bootstrap.kind,
-            method=root.bootstrap.method(root.suite, ARCHITECTURE),
-            suite=root.suite,
-            architecture=ARCHITECTURE,
-            variant="extract" if extract else root.variant,
-            include=packages_of(recipe),
-        ),
-        f"root file system of {root.suite} ({root.bootstrap.kind})",
-        {"packages": packages},
-        tools=() if extract else (identity(root.bootstrap.kind),),
-    )
+    installed = _installed_step(recipe, lock, identity)
     return Step(
         _configure_spec(recipe, files),
         f"configuration of {recipe.name}",
-        {"rootfs": base, **({"modules": kernel} if has_modules(recipe) else {})},
+        {"rootfs": installed, **({"modules": kernel} if has_modules(recipe) else {})},
         sources=files.paths,
     )
+
+
+def _installed_step(recipe: Recipe, lock: Lock, identity: Identity) -> Step:
+    """The step that installs the packages: the base and a layer over it, or all of them at once.
+
+    At once where the bootstrapper knows no layers, where the lock marks no base, and where nothing is over it.
+    """
+    root = recipe.rootfs
+    kind = root.bootstrap.kind
+    bare = kind == "extract"
+    variant = "extract" if bare else root.variant
+    tools = () if bare else (identity(kind),)
+
+    def step(label: str, method: Method, pins: Sequence[LockedDeb], include: Sequence[str], base: Step | None) -> Step:
+        packages = Step(
+            PackagesSpec(suite=root.suite, architecture=ARCHITECTURE, pins=tuple(pins)),
+            f"{len(pins)} packages of {root.suite}{'' if include else ' (base)'}",
+        )
+        spec = RootfsSpec(
+            bootstrap=kind, method=method, suite=root.suite, architecture=ARCHITECTURE, variant=variant,
+            include=tuple(include),
+        )  # fmt: skip
+        return Step(spec, label, {"packages": packages, **({"base": base} if base else {})}, tools=tools)
+
+    method = root.bootstrap.method(root.suite, ARCHITECTURE)
+    layer = root.bootstrap.layer(root.suite, ARCHITECTURE)
+    below = [pin for pin in lock.rootfs if pin.base]
+    above = [pin for pin in lock.rootfs if not pin.base]
+    whole = f"root file system of {root.suite}"
+    of_base = f"base of {root.suite} ({variant}, {kind})"
+    if not above:
+        return step(of_base, method, below, (), None)
+    if layer is None or not below:
+        return step(f"{whole} ({kind}, all at once)", method, lock.rootfs, packages_of(recipe), None)
+    base = step(of_base, method, below, (), None)
+    return step(f"{whole} (over its base)", layer, above, packages_of(recipe), base)
 
 
 def _configure_spec(recipe: Recipe, files: Files) -> ConfigureSpec:

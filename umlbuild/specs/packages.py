@@ -35,6 +35,10 @@ class LockedDeb(DebPin):
 
     suite: str
     """The first suite that had it, e.g. "bookworm" or "bookworm-security"."""
+    base: bool | None = None
+    """Whether it is there without the packages that the recipe names: those are installed first, for all recipes that
+    only name others. None: not, or the root lacks one of those.
+    """
 
 
 class PackagesSpec(Spec):

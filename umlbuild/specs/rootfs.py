@@ -9,7 +9,8 @@ from umlbuild.specs.model import Model, Spec
 
 class Method(Model):
     """How a bootstrapper makes a root file system. The stage fills in {repository}, {target} (of what it
-    makes), {packages} (every package of the repository, with commas) and {unwanted} ("apt", unless it is one of them).
+    makes), {packages} (every package of the repository, with commas), {unwanted} ("apt", unless it is one of them) and
+    {base} (the archive of the root that is added to).
     """
 
     makes: Literal["tar", "tree", "unpacked"]
@@ -22,9 +23,9 @@ class Method(Model):
 
 
 class RootfsSpec(Spec):
-    """The rootfs stage. Input `packages` (a repository). Output: `rootfs.tar` (numeric owners, pax xattrs,
-    sorted members starting with `./`, times clamped to the epoch, nothing of the host in it) and
-    `packages.txt` (`name version` lines).
+    """The rootfs stage. Input `packages` (a repository) and, if it is a layer, `base` (an entry of this stage) that
+    they are added to. Output: `rootfs.tar` (numeric owners, pax xattrs, sorted members starting with `./`, times
+    clamped to the epoch, nothing of the host in it) and `packages.txt` (`name version` lines of all).
     """
 
     STAGE: ClassVar[str] = "rootfs"
@@ -36,7 +37,7 @@ class RootfsSpec(Spec):
     variant: Literal["essential", "apt", "required", "minbase", "buildd", "important", "standard", "extract"]
     """What `packages` was resolved for; every package of the repository is installed, whichever it is."""
     include: tuple[str, ...]
-    """Names of packages that must be there besides the variant's own."""
+    """Names of packages that must be there (in a layer: in it or in its base) besides the variant's own."""
 
 
 class Entry(Model):

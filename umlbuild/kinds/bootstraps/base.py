@@ -18,3 +18,7 @@ class Bootstrapper(Protocol):
     def method(self, suite: str, architecture: str) -> Method:
         """The command that makes a root of exactly the repository's packages."""
         ...
+
+    def layer(self, suite: str, architecture: str) -> Method | None:
+        """The command that adds exactly the repository's packages to a root; None: it only makes roots at once."""
+        ...

@@ -42,3 +42,6 @@ class Debootstrap(Model):
             ),
             environment=(("container", "lxc"),),
         )
+
+    def layer(self, suite: str, architecture: str) -> None:
+        """It only starts from nothing."""

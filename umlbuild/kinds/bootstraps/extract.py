@@ -26,3 +26,6 @@ class Extract(Model):
     def method(self, suite: str, architecture: str) -> Method:  # noqa: ARG002 - the same for every root
         """No program is needed: archives are merged as archives."""
         return Method(makes="unpacked")
+
+    def layer(self, suite: str, architecture: str) -> None:
+        """Its roots have no base: they hold what is named."""
