@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
 import time
 import types
+import urllib.request
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -84,7 +87,99 @@ def s3() -> Iterator[Mapping[str, str]]:
         child.communicate()
 
 
-@pytest.fixture(params=["directory", "http", "s3"])
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """HOST:PORT of Debian's docker-registry. Not installed: its package starts a service that everybody can reach."""
+    place = tmp_path_factory.mktemp("registry")
+    get = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", "docker-registry"]
+    subprocess.run(get, cwd=place, check=True, timeout=300, stdin=subprocess.DEVNULL)
+    (package,) = place.glob("*.deb")
+    subprocess.run(["dpkg-deb", "-x", str(package), str(place / "root")], check=True, timeout=60)
+    (program,) = (place / "root/usr/bin").iterdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    settings = {
+        "version": 0.1, "log": {"level": "error"}, "http": {"addr": address},
+        "storage": {"filesystem": {"rootdirectory": str(place / "data")}},
+    }  # fmt: skip
+    (place / "config.yml").write_text(json.dumps(settings))  # which YAML includes
+    child = subprocess.Popen(
+        ["setpriv", "--pdeathsig", "KILL", str(program), "serve", str(place / "config.yml")],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 30
+        while True:
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/v2/", timeout=5):
+                break
+            assert child.poll() is None and time.monotonic() < end, "the registry did not start"
+            time.sleep(0.1)
+        yield address
+    finally:
+        child.kill()
+        child.wait(10)
+
+
+class Doorman(http.server.BaseHTTPRequestHandler):
+    """Wants a token before it sends one on to the real registry, and has tokens for who knows the password."""
+
+    def answer(self) -> None:
+        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        given = self.headers.get("Authorization", "")
+        here = f"http://127.0.0.1:{self.server.server_address[1]}"  # type: ignore[index]
+        self.server.asked.append(f"{self.command} {self.path} {given[:6]}")  # type: ignore[attr-defined]
+        body = b""
+        if self.path.startswith("/token"):
+            known = given == f"Basic {base64.b64encode(b'somebody:secret').decode()}"
+            self.send_response(200 if known else 401)
+            body = b'{"token": "t0ken"}' if known else b'{"errors": [{"message": "wrong password"}]}'
+        elif given != "Bearer t0ken":
+            self.send_response(401)
+            asked = f'Bearer realm="{here}/token",service="doorman",scope="repository:team/cache:pull,push"'
+            self.send_header("WWW-Authenticate", asked)
+        else:
+            self.send_response(307)
+            self.send_header("Location", f"http://{self.server.behind}{self.path}")  # type: ignore[attr-defined]
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    do_GET = do_HEAD = do_PUT = do_POST = answer
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Nothing."""
+
+
+@pytest.mark.parametrize("password", ["secret", "guess"])
+def test_a_registry_that_wants_tokens(
+    password: str, registry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    known = password == "secret"
+    (tmp_path / "netrc").write_text(f"machine 127.0.0.1 login somebody password {password}\n")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Doorman)
+    server.asked, server.behind = [], registry  # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        environ = {
+            "UMLBUILD_REMOTE": f"oci://127.0.0.1:{server.server_address[1]}/team/cache",
+            "UMLBUILD_REMOTE_TRUSTED": "1", "UMLBUILD_REMOTE_PUSH": "1",
+        }  # fmt: skip
+        assert made(environ).push(filled(tmp_path / "theirs"), STAGE, KEY) is known
+        assert made(environ).pull(Store(tmp_path / "ours"), STAGE, KEY) is known
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+    assert ("the registry answers 401 (wrong password)" in capsys.readouterr().err) is not known
+    assert [line for line in server.asked if line.startswith("GET /token")]  # type: ignore[attr-defined]
+
+
+@pytest.fixture(params=["directory", "http", "s3", "oci"])
 def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment that names an empty remote."""
     trusted = {"UMLBUILD_REMOTE_TRUSTED": "1", "UMLBUILD_REMOTE_PUSH": "1"}
@@ -94,6 +189,9 @@ def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[dict[st
     elif request.param == "http":
         with web(tmp_path / "remote") as (url, _):
             yield {"UMLBUILD_REMOTE": url, **trusted}
+    elif request.param == "oci":
+        name = f"oci://{request.getfixturevalue('registry')}/team/{tmp_path.name.replace('_', '-')}"
+        yield {"UMLBUILD_REMOTE": name, **trusted}
     else:
         name = f"s3://bucket/{tmp_path.name}"
         yield {**request.getfixturevalue("s3"), "UMLBUILD_REMOTE": name, **trusted}
@@ -207,6 +305,8 @@ def test_a_remote_that_is_down_is_said_once(tmp_path: Path, capsys: Any) -> None
         ({"UMLBUILD_REMOTE": "/x"}, "nothing says why"),
         ({"UMLBUILD_REMOTE": "ftp://x", "UMLBUILD_REMOTE_TRUSTED": "1"}, "is no remote store"),
         ({"UMLBUILD_REMOTE": "s3://x", "UMLBUILD_REMOTE_TRUSTED": "1"}, "AWS_ENDPOINT_URL"),
+        ({"UMLBUILD_REMOTE": "oci://registry.example", "UMLBUILD_REMOTE_TRUSTED": "1"}, "no repository in it"),
+        ({"UMLBUILD_REMOTE": "oci://registry.example/Team", "UMLBUILD_REMOTE_TRUSTED": "1"}, "small letters"),
         ({"UMLBUILD_REMOTE": "/x", "UMLBUILD_REMOTE_SIGNERS": "/nowhere"}, "no such file"),
     ],
 )

@@ -15,7 +15,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
 from umlbuild.errors import Cancelled, FetchError
 from umlbuild.host import flock, offline, process
@@ -114,7 +114,10 @@ def read(url: str, *, headers: Mapping[str, str] | None = None, limit: int = 1 <
 
     offline.refuse(f"fetching {url}")
     try:
-        with requests.get(url, headers=dict(headers or {}), stream=True, timeout=(_QUICK_S, _QUICK_S)) as answer:
+        with requests.get(
+            url, headers=dict(headers or {}), auth=_own_authorization(headers), stream=True,
+            timeout=(_QUICK_S, _QUICK_S),
+        ) as answer:  # fmt: skip
             if answer.status_code in (404, 410):
                 return None
             answer.raise_for_status()
@@ -128,16 +131,61 @@ def read(url: str, *, headers: Mapping[str, str] | None = None, limit: int = 1 <
 
 def put(url: str, source: Path, *, headers: Mapping[str, str] | None = None) -> None:
     """Send a file by PUT. Raises: FetchError."""
+    answer = ask("PUT", url, body=source, headers=headers)
+    if answer.status >= 400:
+        raise FetchError(f"{url}: the server answers {answer.status}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a server says to one request."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Their names in any case."""
+    body: bytes
+    url: str
+    """Where it came from, after redirections."""
+
+
+def ask(
+    method: str, url: str, *, body: bytes | Path = b"", headers: Mapping[str, str] | None = None, limit: int = 1 << 20
+) -> Answer:
+    """One request (a path as its body: that file), and the answer whatever its status.
+
+    Raises: FetchError (no answer, longer than `limit` bytes).
+    """
     import requests
 
-    offline.refuse(f"sending {url}")
+    offline.refuse(f"asking for {url}")
     try:
-        with source.open("rb") as file:
-            given = {"Content-Length": str(source.stat().st_size), **(headers or {})}
-            with requests.put(url, data=file, headers=given, timeout=(_QUICK_S, _READ_S)) as answer:
-                answer.raise_for_status()
+        with contextlib.ExitStack() as stack:
+            data = stack.enter_context(body.open("rb")) if isinstance(body, Path) else body
+            size = body.stat().st_size if isinstance(body, Path) else len(body)
+            length = {} if method in ("GET", "HEAD") else {"Content-Length": str(size)}
+            answer = stack.enter_context(requests.request(
+                method, url, data=data, headers={**length, **(headers or {})}, auth=_own_authorization(headers),
+                stream=True, timeout=(_QUICK_S, _READ_S),
+            ))  # fmt: skip
+            said = bytes(answer.raw.read(limit + 1, decode_content=True))
     except (requests.RequestException, OSError) as error:
         raise FetchError(f"{url}: {_words(error)}") from error
+    if len(said) > limit:
+        raise FetchError(f"{url}: is longer than {limit} bytes")
+    return Answer(answer.status_code, answer.headers, said, answer.url)
+
+
+def parameters(text: str) -> Mapping[str, str]:
+    """Of a header like `realm="https://auth.example/token",service="registry.example"`."""
+    import requests.utils
+
+    found: dict[str, str | None] = requests.utils.parse_dict_header(text)  # type: ignore[no-untyped-call]
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _own_authorization(headers: Mapping[str, str] | None) -> Callable[[requests.PreparedRequest], Any] | None:
+    """For headers that authorize: else requests puts what ~/.netrc has for the host in their place."""
+    return (lambda request: request) if headers and "Authorization" in headers else None
 
 
 def _words(error: Exception) -> str:
@@ -221,7 +269,9 @@ def _fetch_rest(session: Session, part: _Part) -> None:
     headers = {"Accept-Encoding": "identity", **part.headers}
     if part.have:
         headers["Range"] = f"bytes={part.have}-"
-    with session.get(part.url, headers=headers, stream=True, timeout=(_CONNECT_S, _READ_S)) as answer:
+    with session.get(
+        part.url, headers=headers, stream=True, timeout=(_CONNECT_S, _READ_S), auth=_own_authorization(headers)
+    ) as answer:
         if answer.status_code == 416:
             # It was whole already (the sha256 tells), or the server has another file than before.
             if answer.headers.get("Content-Range") == f"bytes */{part.have}":

@@ -10,6 +10,7 @@ import shlex
 import shutil
 import tomllib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,12 +67,15 @@ def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Contex
         (out / "net").write_text(spec.net)
         (out / "net").chmod(0o755)
     _put_sources(spec, out, context)
-    files = [_described(path, out) for path in sorted(out.rglob("*")) if path.is_file()]
+    paths = [path for path in sorted(out.rglob("*")) if path.is_file()]
+    with ThreadPoolExecutor(1) as beside:  # both read whole images, with their holes
+        sums = beside.submit(_sums, out, [str(path.relative_to(out)) for path in paths])
+        files = [_described(path, out) for path in paths]
     release = _input(inputs, "kernel", "release").read_text().strip()
     values = {
         "KERNEL_RELEASE": release,
         "INTERPRETER": interpreter,
-        "SUMS": shlex.quote(_sums(out, [file.name for file in files])),
+        "SUMS": shlex.quote(sums.result()),
     }
     for file in files:
         if file.name in images:

@@ -8,9 +8,10 @@ from umlbuild.errors import HostError
 from umlbuild.host.remotes.base import Remote
 from umlbuild.host.remotes.directory import Directory
 from umlbuild.host.remotes.http import Http
+from umlbuild.host.remotes.oci import Oci
 from umlbuild.host.remotes.s3 import S3
 
-KINDS: tuple[type[Remote], ...] = (Directory, Http, S3)
+KINDS: tuple[type[Remote], ...] = (Directory, Http, S3, Oci)
 """In the order in which they are asked whether an address is theirs."""
 
 
@@ -21,5 +22,5 @@ def remote_of(address: str, environ: Mapping[str, str]) -> Remote:
             return remote
     raise HostError(
         f"UMLBUILD_REMOTE: {address!r} is no remote store",
-        "name an absolute directory, https://HOST/PATH or s3://BUCKET/PREFIX",
+        "name an absolute directory, https://HOST/PATH, s3://BUCKET/PREFIX or oci://HOST/REPOSITORY",
     )
