@@ -135,4 +135,4 @@ def test_built_again_by_another_hand(tmp_path: Path) -> None:
              "HOME": str(where), "LANG": "de_DE.UTF-8", "USER": "somebody"},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "building again: root file system" in done.stdout and "every byte is the same" in done.stdout
+    assert "building again: base of bookworm" in done.stdout and "every byte is the same" in done.stdout
