@@ -19,6 +19,8 @@ NEED_KERNELS = {
     "test_machine_landlock.py", "test_machine_matrix.py", "test_machine_scope.py", "test_machine_shipped.py",
     "test_network_packets.py", "test_network_router.py",
 }  # fmt: skip
+NEED_A_KERNEL = {"test_image_btrfs.py": ("test_data_disk",)}
+"""The same for single tests of a file."""
 MANY = 300
 """Tests before those, for which a build in the background pays."""
 
@@ -38,11 +40,16 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.path.name in NEED_KERNELS)
+    items.sort(key=needs_kernels)
+
+
+def needs_kernels(item: pytest.Item) -> bool:
+    name = item.path.name
+    return name in NEED_KERNELS or item.name in NEED_A_KERNEL.get(name, ())
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    before = sum(item.path.name not in NEED_KERNELS for item in session.items)
+    before = sum(not needs_kernels(item) for item in session.items)
     if before < MANY or before == len(session.items) or session.config.option.collectonly:
         return
     argv = [sys.executable, str(Path(__file__).with_name("warmup.py"))]
