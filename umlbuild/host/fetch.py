@@ -110,30 +110,13 @@ def read(url: str, *, headers: Mapping[str, str] | None = None, limit: int = 1 <
 
     Raises: FetchError (no answer, refused, longer than `limit` bytes).
     """
-    import requests
-
-    offline.refuse(f"fetching {url}")
-    try:
-        with requests.get(
-            url, headers=dict(headers or {}), auth=_own_authorization(headers), stream=True,
-            timeout=(_QUICK_S, _QUICK_S),
-        ) as answer:  # fmt: skip
-            if answer.status_code in (404, 410):
-                return None
-            answer.raise_for_status()
-            data = answer.raw.read(limit + 1, decode_content=True)
-    except (requests.RequestException, OSError) as error:
-        raise FetchError(f"{url}: {_words(error)}") from error
-    if len(data) > limit:
-        raise FetchError(f"{url}: is longer than {limit} bytes")
-    return bytes(data)
+    answer = ask("GET", url, headers=headers, limit=limit, read_s=_QUICK_S)
+    return None if answer.status in (404, 410) else _accepted(answer).body
 
 
 def put(url: str, source: Path, *, headers: Mapping[str, str] | None = None) -> None:
     """Send a file by PUT. Raises: FetchError."""
-    answer = ask("PUT", url, body=source, headers=headers)
-    if answer.status >= 400:
-        raise FetchError(f"{url}: the server answers {answer.status}")
+    _accepted(ask("PUT", url, body=source, headers=headers))
 
 
 @dataclass(frozen=True)
@@ -141,6 +124,7 @@ class Answer:
     """What a server says to one request."""
 
     status: int
+    reason: str
     headers: Mapping[str, str]
     """Their names in any case."""
     body: bytes
@@ -149,7 +133,13 @@ class Answer:
 
 
 def ask(
-    method: str, url: str, *, body: bytes | Path = b"", headers: Mapping[str, str] | None = None, limit: int = 1 << 20
+    method: str,
+    url: str,
+    *,
+    body: bytes | Path = b"",
+    headers: Mapping[str, str] | None = None,
+    limit: int = 1 << 20,
+    read_s: float = _READ_S,
 ) -> Answer:
     """One request (a path as its body: that file), and the answer whatever its status.
 
@@ -165,14 +155,16 @@ def ask(
             length = {} if method in ("GET", "HEAD") else {"Content-Length": str(size)}
             answer = stack.enter_context(requests.request(
                 method, url, data=data, headers={**length, **(headers or {})}, auth=_own_authorization(headers),
-                stream=True, timeout=(_QUICK_S, _READ_S),
+                stream=True, timeout=(_QUICK_S, read_s),
             ))  # fmt: skip
             said = bytes(answer.raw.read(limit + 1, decode_content=True))
-    except (requests.RequestException, OSError) as error:
-        raise FetchError(f"{url}: {_words(error)}") from error
+    except requests.RequestException as error:
+        raise FetchError(f"{url}: {_reason(error)}") from error
+    except OSError as error:
+        raise FetchError(f"{url}: {error}") from error
     if len(said) > limit:
         raise FetchError(f"{url}: is longer than {limit} bytes")
-    return Answer(answer.status_code, answer.headers, said, answer.url)
+    return Answer(answer.status_code, answer.reason, answer.headers, said, answer.url)
 
 
 def parameters(text: str) -> Mapping[str, str]:
@@ -188,10 +180,10 @@ def _own_authorization(headers: Mapping[str, str] | None) -> Callable[[requests.
     return (lambda request: request) if headers and "Authorization" in headers else None
 
 
-def _words(error: Exception) -> str:
-    import requests
-
-    return _reason(error) if isinstance(error, requests.RequestException) else str(error)
+def _accepted(answer: Answer) -> Answer:
+    if answer.status >= 400:
+        raise FetchError(f"{answer.url}: the server answers {answer.status} {answer.reason}")
+    return answer
 
 
 @dataclass

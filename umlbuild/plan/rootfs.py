@@ -66,12 +66,11 @@ def _installed_step(recipe: Recipe, lock: Lock, identity: Identity) -> Step:
     below = [pin for pin in lock.rootfs if pin.base]
     above = [pin for pin in lock.rootfs if not pin.base]
     whole = f"root file system of {root.suite}"
-    of_base = f"base of {root.suite} ({variant}, {kind})"
-    if not above:
-        return step(of_base, method, below, (), None)
-    if layer is None or not below:
+    if above and (layer is None or not below):
         return step(f"{whole} ({kind}, all at once)", method, lock.rootfs, packages_of(recipe), None)
-    base = step(of_base, method, below, (), None)
+    base = step(f"base of {root.suite} ({variant}, {kind})", method, below, (), None)
+    if layer is None or not above:
+        return base
     return step(f"{whole} (over its base)", layer, above, packages_of(recipe), base)
 
 

@@ -106,7 +106,9 @@ def _bootstrap(spec: RootfsSpec, inputs: Mapping[str, Path], names: Sequence[str
         argv, place = _fake_argv(spec, owners.missing, context), context.work.absolute()
     _require(argv[0], spec)
     makes_tar = spec.method.makes == "tar"
-    given = {"repository": inputs["packages"]} | {role: at for role, at in inputs.items() if role == "base"}
+    given = {"repository": inputs["packages"]}
+    if "base" in inputs:
+        given["base"] = inputs["base"]
     seen = {name: path.absolute() if owners.missing else place / name for name, path in given.items()}
     words = {
         "{repository}": str(seen["repository"]),

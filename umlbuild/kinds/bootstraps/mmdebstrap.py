@@ -20,8 +20,6 @@ _MERGE = (
     'case ",{packages}," in *,usr-is-merged,*) '
     'for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d" && ln -s "usr/$d" "$1/$d"; done;; esac'
 )
-
-
 # The base is there before apt looks. Its tar holds no devices and nothing of the moment.
 _UNPACK = 'tar -C "$1" --numeric-owner --same-owner -p --xattrs --xattrs-include="*" -xf "{base}"'
 # fakeroot forgets the type of a file whose attributes are set before its owner, as tar does it (measured: "Unknown
@@ -36,15 +34,17 @@ class Mmdebstrap(Model):
 
     def method(self, suite: str, architecture: str) -> Method:
         """Its own choice by variant is left out: every package is named."""
-        return _method(suite, architecture, _MERGE, _MERGE)
+        return _method(suite, architecture, unshare=_MERGE, fakechroot=_MERGE)
 
     def layer(self, suite: str, architecture: str) -> Method:
         """The same over an unpacked base: the repository has no essential package, so apt finds only what to add."""
-        return _method(suite, architecture, _UNPACK, _UNPACK_FAKE)
+        return _method(suite, architecture, unshare=_UNPACK, fakechroot=_UNPACK_FAKE)
 
 
-def _method(suite: str, architecture: str, setup: str, fake_setup: str) -> Method:
-    def argv(mode: str, setup: str) -> tuple[str, ...]:
+def _method(suite: str, architecture: str, *, unshare: str, fakechroot: str) -> Method:
+    """The command with its setup hook, by mode."""
+
+    def argv(mode: str, hook: str) -> tuple[str, ...]:
         return (
             "mmdebstrap",
             f"--mode={mode}",
@@ -53,11 +53,11 @@ def _method(suite: str, architecture: str, setup: str, fake_setup: str) -> Metho
             "--dpkgopt=force-unsafe-io",
             f"--architectures={architecture}",
             "--include={packages}",
-            f"--setup-hook={setup}",
+            f"--setup-hook={hook}",
             suite,
             "{target}",
             # copy: reads from outside, so nothing of the repository needs to be seen inside the root.
             f"deb [trusted=yes] copy:{{repository}} {suite} main",
         )
 
-    return Method(makes="tar", argv=argv("unshare", setup), fake_argv=argv("fakechroot", fake_setup))
+    return Method(makes="tar", argv=argv("unshare", unshare), fake_argv=argv("fakechroot", fakechroot))
