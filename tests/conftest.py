@@ -1,8 +1,14 @@
-"""Options and fixtures of all tests, and their order: what needs a kernel of 7.x comes last, and is built meanwhile."""
+"""Options and fixtures of all tests, their order and their lanes.
+
+What needs a kernel of 7.x comes last, and is built meanwhile. With several workers (a whole `doit check` has two) the
+files that start machines share one of them, in their order: some count what machines leave on this host. Of the rest
+each directory is a unit.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -10,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -21,6 +28,7 @@ NEED_KERNELS = {
 }  # fmt: skip
 NEED_A_KERNEL = {"test_image_btrfs.py": ("test_data_disk",)}
 """The same for single tests of a file."""
+MACHINES = "machines"
 MANY = 300
 """Tests before those, for which a build in the background pays."""
 
@@ -40,7 +48,24 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=needs_kernels)
+    items.sort(key=lambda item: (needs_kernels(item), lane_of(item.path) != MACHINES))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """The lanes, in the order of their first tests: the machines' is the longest by far."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    config.option.loadscopereorder = False
+    scheduler = LoadScopeScheduling(config, log)
+    scheduler._split_scope = lambda nodeid: lane_of(config.rootpath / nodeid.partition("::")[0])
+    return scheduler
+
+
+@functools.cache
+def lane_of(path: Path) -> str:
+    """That of the test files that start machines, else the directory's."""
+    return MACHINES if "pytest.mark.boot" in path.read_text() else path.parent.name
 
 
 def needs_kernels(item: pytest.Item) -> bool:
@@ -51,6 +76,8 @@ def needs_kernels(item: pytest.Item) -> bool:
 def pytest_collection_finish(session: pytest.Session) -> None:
     before = sum(not needs_kernels(item) for item in session.items)
     if before < MANY or before == len(session.items) or session.config.option.collectonly:
+        return
+    if os.environ.get("PYTEST_XDIST_WORKER", "gw0") != "gw0":  # one is enough
         return
     argv = [sys.executable, str(Path(__file__).with_name("warmup.py"))]
     session.config.stash[_warmup] = subprocess.Popen(

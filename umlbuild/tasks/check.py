@@ -13,6 +13,8 @@ from umlbuild.tasks.action import Action
 from umlbuild.tasks.reporter import OURS
 
 _TIMEOUT_S = 4 * 3600.0
+_LANES = ["-n", "2"]
+"""Of a whole run; what somebody picks out runs in one process, in order, as pytest does it."""
 
 
 class Check(Action):
@@ -40,9 +42,12 @@ class Check(Action):
         for name in ("k", "m"):
             argv += [f"-{name}", options[name]] if options[name] else []
         argv += [f"-{name}" for name in "xqv" if options[name]]
+        words = self.task.pos_arg_val or []
+        if not (options["k"] or options["m"]) and all(word.startswith("-") for word in words):
+            argv += _LANES
         with signals.step():
             status = process.foreground(
-                [*argv, *(self.task.pos_arg_val or [])], timeout_s=_TIMEOUT_S, cwd=self.project
+                [*argv, *words], timeout_s=_TIMEOUT_S, cwd=self.project
             )
         if status:
             raise StepFailed(f"pytest: exit status {status}")
