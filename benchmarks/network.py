@@ -151,6 +151,8 @@ def machine(bundle: Path, jailed: bool) -> Iterator[subprocess.Popen[str]]:
             argv.append("--allow-root")
         if not jailed:
             argv, environment["TMPDIR"] = by_hand(bundle, place), "/dev/shm"
+            if (preload := bundle / "lib/xstate.so").exists():
+                environment["LD_PRELOAD"] = str(preload)
             if any("transport=bess" in word for word in argv):
                 slirp = ["slirp4netns", "--target-type=bess", "--mtu=9000", f"{place}/socket"]
                 stack.enter_context(process(slirp, stderr=subprocess.DEVNULL))

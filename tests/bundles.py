@@ -11,9 +11,12 @@ from typing import Any
 
 import tomli_w
 
+from umlbuild import digest
 from umlbuild import lock as locks
+from umlbuild.host import xstate
 from umlbuild.host.store import Store
 from umlbuild.kinds import symbols
+from umlbuild.plan.kernel import xstate_source
 from umlbuild.project import plan_recipe
 from umlbuild.runtime.machine import Machine
 
@@ -29,6 +32,19 @@ _ALL_SYMBOLS = (
     symbols.XFS_OPTIONAL, symbols.OVERLAY, symbols.SYSTEMD, symbols.SYSVINIT, symbols.BUSYBOX, symbols.SCRIPT,
     symbols.NETWORK, symbols.HOSTFS,
 )  # fmt: skip
+
+
+@functools.cache
+def preload() -> Path:
+    """`lib/xstate.so` for dynamic kernels that a test starts by hand."""
+    store = Store(CACHE)
+    key = digest.of_json([xstate_source(), xstate.GCC])
+    with store.locked("tests", f"xstate-{key}"):
+        place = CACHE / "tests" / f"xstate-{key}"
+        if not (made := place / "lib" / xstate.NAME).exists():
+            (place / "lib").mkdir(parents=True, exist_ok=True)
+            xstate.put_beside(place / "linux", xstate_source(), xstate.GCC, work=place, log=None)
+    return made
 
 
 def options_7() -> dict[str, Any]:

@@ -100,7 +100,7 @@ def boot(directory: Path, linux: Path, *words: str, memory: str = "128M") -> str
     ]  # fmt: skip
     try:
         process.run(argv, log=directory / "log", stdout=console, cwd=directory, timeout_s=BOOT_S,
-                    env={"TMPDIR": "/dev/shm"})  # fmt: skip
+                    env={"TMPDIR": "/dev/shm", "LD_PRELOAD": str(bundles.preload())})  # fmt: skip
     except ToolFailed as error:
         shown = console.read_text(errors="replace")
         raise BootFailed(error.cause, shown) from error

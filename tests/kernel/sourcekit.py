@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import bundles
+import pytest
 import tomli_w
 
+from umlbuild import digest
 from umlbuild.host import process
 from umlbuild.host.elf import linkage_of
 from umlbuild.host.store import Store
 from umlbuild.plan.bundle import Plan
 from umlbuild.project import plan_recipe
+from umlbuild.specs.packages import DebPin
 from umlbuild.tasks.make import Site, make
 
 PROJECT = bundles.CACHE / "tests" / "kernel"
@@ -96,6 +99,23 @@ def fingerprint(tree: Path) -> str:
     return total.hexdigest()
 
 
+def fetched(name: str, pool: Path) -> DebPin:
+    """A package of the host's own apt sources, in `pool`."""
+    pool.mkdir(parents=True, exist_ok=True)
+    got = subprocess.run(
+        ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", name],
+        cwd=pool, capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    if got.returncode:
+        pytest.skip(f"{name} cannot be fetched here: {got.stderr.strip()[-200:]}")
+    (deb,) = pool.glob(f"{name}_*.deb")
+    version = deb.name.split("_")[1].replace("%3a", ":")
+    return DebPin(
+        name=name, version=version, architecture="all", size=deb.stat().st_size, sha256=digest.of_file(deb),
+        path=f"pool/{deb.name}",
+    )  # fmt: skip
+
+
 def boot_in_an_empty_root(kernel: Path, image: Path, directory: Path, words: Sequence[str] = ()) -> tuple[int, str]:
     """Boot where there is nothing but the kernel's entry, /dev/null, memory and the disk: (status, console).
 
@@ -110,6 +130,7 @@ def boot_in_an_empty_root(kernel: Path, image: Path, directory: Path, words: Seq
         loader = (kernel / "interpreter").read_text().strip()
         mounts += ["--ro-bind", str(kernel / "lib" / Path(loader).name), loader]
         mounts += ["--ro-bind", str(kernel / "lib"), "/lib/x86_64-linux-gnu"]
+        mounts += ["--setenv", "LD_PRELOAD", "/lib/x86_64-linux-gnu/xstate.so"]
     console = directory / "console"
     argv = [
         "setarch", "-R", "bwrap", "--unshare-all", "--die-with-parent", "--new-session", "--cap-drop", "ALL",

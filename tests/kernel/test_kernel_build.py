@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import untar
+from sourcekit import fetched
 
 from umlbuild import digest, kconfig
 from umlbuild.errors import StepFailed, ToolFailed
@@ -19,7 +20,8 @@ from umlbuild.host import process
 from umlbuild.host.elf import linkage_of
 from umlbuild.host.kbuild import PROGRAMS
 from umlbuild.kinds import symbols
-from umlbuild.kinds.kernels.prebuilt import LIBRARIES
+from umlbuild.kinds.kernels.prebuilt import COMPILER, LIBRARIES
+from umlbuild.plan.kernel import xstate_source
 from umlbuild.specs.kernel import (
     DebSource,
     KernelConfigSpec,
@@ -27,7 +29,6 @@ from umlbuild.specs.kernel import (
     KernelSpec,
     PrebuiltKernelSpec,
 )
-from umlbuild.specs.packages import DebPin
 from umlbuild.stages import kernel, kernel_config, kernel_source, prebuilt_kernel
 from umlbuild.stages.context import Context
 
@@ -41,23 +42,6 @@ WITH_A_MODULE = {
     **symbols.BASE, **symbols.BUSYBOX, "MODULES": "y", "MODULE_UNLOAD": "y", "NETDEVICES": "y",
     "NET_CORE": "y", "DUMMY": "m",
 }  # fmt: skip
-
-
-def fetched(name: str, pool: Path) -> DebPin:
-    """A package of the host's own apt sources, in `pool`."""
-    pool.mkdir(parents=True, exist_ok=True)
-    got = subprocess.run(
-        ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", name],
-        cwd=pool, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    if got.returncode:
-        pytest.skip(f"{name} cannot be fetched here: {got.stderr.strip()[-200:]}")
-    (deb,) = pool.glob(f"{name}_*.deb")
-    version = deb.name.split("_")[1].replace("%3a", ":")
-    return DebPin(
-        name=name, version=version, architecture="all", size=deb.stat().st_size, sha256=digest.of_file(deb),
-        path=f"pool/{deb.name}",
-    )  # fmt: skip
 
 
 class Bench:
@@ -126,7 +110,8 @@ def built(bench: Bench, source: Path) -> Path:
     config = bench.config(WITH_A_MODULE, source, "config")
     out = bench.out("built")
     before = digest.of_tree(source / "linux/arch/um")
-    kernel.run(KernelSpec(tree=None), {"source": source, "config": config}, out, bench.context("a"))
+    spec = KernelSpec(tree=None, xstate=xstate_source())
+    kernel.run(spec, {"source": source, "config": config}, out, bench.context("a"))
     assert digest.of_tree(source / "linux/arch/um") == before, "the source is only read"
     return out
 
@@ -160,7 +145,7 @@ def test_a_kernel_before_7_is_dynamic_and_has_its_libraries_beside_it(built: Pat
         pytest.skip("this host's own kernel source is a newer one")
     assert (built / "interpreter").read_text() == f"{linkage_of(built / 'linux').interpreter}\n"
     assert {path.name for path in (built / "lib").iterdir()} == {
-        "ld-linux-x86-64.so.2", "libc.so.6", "libgcc_s.so.1",
+        "ld-linux-x86-64.so.2", "libc.so.6", "libgcc_s.so.1", "xstate.so",
     }  # fmt: skip
 
 
@@ -243,7 +228,7 @@ def test_a_compilers_error_is_what_is_told(bench: Bench, source: Path) -> None:
         config = bench.config(WITH_A_MODULE, source, "config")
     context = bench.context("a", {"d": tree})
     with pytest.raises(ToolFailed) as caught:
-        kernel.run(KernelSpec(tree="d"), {"config": config}, bench.out("never"), context)
+        kernel.run(KernelSpec(tree="d", xstate=""), {"config": config}, bench.out("never"), context)
     assert "init/do_mounts.c" in caught.value.message
     assert "not_declared" in caught.value.message
     assert list((bench.root / "never").iterdir()) == []
@@ -262,7 +247,7 @@ def test_two_builds_of_one_key_are_the_same_bytes(
     try:
         out = bench.out("again")
         inputs = {"source": elsewhere / "source", "config": bench.root / "config"}
-        kernel.run(KernelSpec(tree=None), inputs, out, bench.context("another/work"))
+        kernel.run(KernelSpec(tree=None, xstate=xstate_source()), inputs, out, bench.context("another/work"))
     finally:
         os.umask(old)
     files = sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file())
@@ -272,15 +257,16 @@ def test_two_builds_of_one_key_are_the_same_bytes(
 
 
 def test_the_distributions_kernel(tmp_path: Path) -> None:
-    pin, *libraries = (fetched(name, tmp_path / "packages/pool") for name in ("user-mode-linux", *LIBRARIES))
+    names = ("user-mode-linux", *LIBRARIES, COMPILER)
+    pin, *libraries, compiler = (fetched(name, tmp_path / "packages/pool") for name in names)
     out = tmp_path / "out"
     out.mkdir()
     (tmp_path / "work").mkdir()
     context = Context(work=tmp_path / "work", log=tmp_path / "log")
-    spec = PrebuiltKernelSpec(pin=pin, libraries=tuple(libraries))
+    spec = PrebuiltKernelSpec(pin=pin, libraries=tuple(libraries), compiler=compiler, xstate=xstate_source())
     prebuilt_kernel.run(spec, {"packages": tmp_path / "packages"}, out, context)
     assert kconfig.parse((out / "config").read_text(), "config")["UML"] == "y"
     release = (out / "release").read_text().strip()
     with tarfile.open(out / "modules.tar") as tar:
-        names = tar.getnames()
-    assert f"lib/modules/{release}/modules.dep" in names and len(names) > 500
+        members = tar.getnames()
+    assert f"lib/modules/{release}/modules.dep" in members and len(members) > 500

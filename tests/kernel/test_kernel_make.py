@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from sourcekit import fetched
 
 from umlbuild.errors import HostError, StepFailed, ToolFailed
 from umlbuild.host import modules, process
 from umlbuild.host.identity import compilers_library
 from umlbuild.host.kbuild import Kbuild, ccache_directory, first_errors, source_tree, uses_hidden_tools
+from umlbuild.plan.kernel import xstate_source
 from umlbuild.specs.kernel import PrebuiltKernelSpec
 from umlbuild.specs.packages import DebPin
 from umlbuild.stages import prebuilt_kernel
@@ -200,7 +202,7 @@ int main(int count, char **words) {
     return 9;
 }
 """
-LIBC = ("ld-linux-x86-64.so.2", "libc.so.6")
+LIBC = ("ld-linux-x86-64.so.2", "libc.so.6", "libdl.so.2", "libm.so.6", "libpthread.so.0")
 GCC = ("libgcc_s.so.1",)
 
 
@@ -251,7 +253,8 @@ class Archive:
         return self.package(package, self.root / package)
 
     def run(self, kernel: DebPin, *libraries: DebPin) -> None:
-        spec = PrebuiltKernelSpec(pin=kernel, libraries=libraries)
+        compiler = fetched("tcc", self.root / "entry/pool")
+        spec = PrebuiltKernelSpec(pin=kernel, libraries=libraries, compiler=compiler, xstate=xstate_source())
         prebuilt_kernel.run(spec, {"packages": self.root / "entry"}, self.out, self.context)
 
 
@@ -275,8 +278,11 @@ def test_prebuilt_has_the_shape_of_a_built_kernel_and_its_libraries(debs: Archiv
         assert "lib/modules/6.1.176/modules.dep" in tar.getnames()
     assert (out / "interpreter").read_text() == "/lib64/ld-linux-x86-64.so.2\n"
     found = {path.name: path.lstat().st_mode for path in (out / "lib").iterdir()}
-    assert found == {"ld-linux-x86-64.so.2": 0o100755, "libc.so.6": 0o100644, "libgcc_s.so.1": 0o100644}
-    assert all(path.read_bytes().endswith(b"!") for path in (out / "lib").iterdir()), "of the packages, not the host"
+    assert found == {
+        "ld-linux-x86-64.so.2": 0o100755, "libc.so.6": 0o100644, "libgcc_s.so.1": 0o100644, "xstate.so": 0o100644,
+    }  # fmt: skip
+    theirs = {path.name for path in (out / "lib").iterdir() if path.read_bytes().endswith(b"!")}
+    assert theirs == {*found} - {"xstate.so"}, "of the packages, not the host"
 
 
 def test_a_library_that_no_package_has_is_named(debs: Archive) -> None:

@@ -16,8 +16,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import bundles
+
 from umlbuild import digest
-from umlbuild.host import libraries, process
+from umlbuild.host import libraries, process, xstate
 from umlbuild.host.identity import compilers_library
 from umlbuild.kinds.sandboxes import seccomp
 from umlbuild.plan import helper
@@ -178,6 +180,8 @@ def bundle(
     binary = kernel()
     shutil.copy2(binary, directory / "linux")
     libraries.put_beside(directory / "linux", compilers_library)
+    if (directory / "lib").is_dir():
+        shutil.copyfile(bundles.preload(), directory / "lib" / xstate.NAME)
     interpreter = directory / "interpreter"
     strict = sandbox == "landlock"
     (directory / "seccomp.bpf").write_bytes(seccomp.program(sockets="none", share=bool(shares), strict=strict))

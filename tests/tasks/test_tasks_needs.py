@@ -145,7 +145,7 @@ def test_all_that_is_missing_is_said_at_once(
     path_of(make="")
     monkeypatch.delenv(needs.MAY_INSTALL, raising=False)
     with pytest.raises(HostError) as caught:
-        needs.require_for([KernelSpec(tree=None), ROOTFS], tmp_path / "cache", ignore)
+        needs.require_for([KernelSpec(tree=None, xstate=""), ROOTFS], tmp_path / "cache", ignore)
     assert "this machine lacks bc, bison, " in caught.value.message
     words = caught.value.hint.split()
     assert words[:3] == ["sudo", "apt-get", "install"]
@@ -216,5 +216,5 @@ def test_too_little_room_is_said_before_the_build(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(shutil, "disk_usage", lambda _place: Usage)
     with pytest.raises(HostError, match=r"1 MB are free, but these steps need about 400 MB") as caught:
-        needs.require_for([KernelSpec(tree=None)], tmp_path / "not" / "made", ignore)
+        needs.require_for([KernelSpec(tree=None, xstate="")], tmp_path / "not" / "made", ignore)
     assert "UMLBUILD_CACHE" in caught.value.hint

@@ -20,7 +20,8 @@ _SEGMENT = struct.Struct("<IIQQQQQQ")
 _ENTRY = struct.Struct("<qQ")
 """Elf64_Dyn."""
 _MAGIC = b"\x7fELF\x02\x01"
-_PT_LOAD, _PT_DYNAMIC, _PT_INTERP = 1, 2, 3
+_PT_LOAD, _PT_DYNAMIC, _PT_INTERP, _PT_GNU_STACK = 1, 2, 3, 0x6474E551
+_READ_WRITE = 6
 _DT_NULL, _DT_NEEDED, _DT_STRTAB = 0, 1, 5
 
 
@@ -60,6 +61,22 @@ def _linkage(data: bytes) -> Linkage:
             strings = next((_offset_of(value, segments) for tag, value in rows if tag == _DT_STRTAB), 0)
             needed = tuple(_text(data, strings + value) for tag, value in rows if tag == _DT_NEEDED)
     return Linkage(interpreter, needed)
+
+
+def with_plain_stack(data: bytes) -> bytes:
+    """A program or library that asks for no executable stack; one that says nothing does (tcc leaves it so).
+
+    The table of segments is written anew, at the end of the file: where it was there is no room.
+    """
+    header = list(_HEADER.unpack_from(data))
+    at, size, count = header[5], header[9], header[10]
+    table = data[at : at + count * size]
+    if any(_SEGMENT.unpack_from(table, number * size)[0] == _PT_GNU_STACK for number in range(count)):
+        return data
+    padding = bytes(-len(data) % 16)
+    header[5], header[10] = len(data) + len(padding), count + 1
+    stack = _SEGMENT.pack(_PT_GNU_STACK, _READ_WRITE, 0, 0, 0, 0, 0, 16)
+    return _HEADER.pack(*header) + data[_HEADER.size :] + padding + table + stack
 
 
 def _offset_of(address: int, segments: list[tuple[int, ...]]) -> int:

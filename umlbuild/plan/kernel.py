@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib import resources
 
 from umlbuild import kconfig
 from umlbuild.errors import LockError, RecipeError
@@ -48,7 +49,10 @@ def kernel_step(recipe: Recipe, lock: Lock, files: Files, identity: Identity) ->
         assert packages is not None
         wanted = recipe.image.contribute().kconfig
         built_in = tuple(sorted(symbol for symbol, value in wanted.items() if value == "y"))
-        spec = PrebuiltKernelSpec(pin=lock.kernel[0], libraries=lock.kernel[1:], built_in=built_in)
+        kernel, *libraries, compiler = lock.kernel  # as `PackageWish.libraries` has them
+        spec = PrebuiltKernelSpec(
+            pin=kernel, libraries=tuple(libraries), compiler=compiler, xstate=xstate_source(), built_in=built_in
+        )
         return Step(spec, f"kernel {lock.kernel[0].version} (prebuilt)", {"packages": packages})
     tree, source_step = _source_steps(recipe, lock, files, packages)
     inputs = {"source": source_step} if source_step else {}
@@ -58,7 +62,7 @@ def kernel_step(recipe: Recipe, lock: Lock, files: Files, identity: Identity) ->
     config_spec = _config_spec(recipe, files, tree, version)
     config = Step(config_spec, "kernel configuration", inputs, tools=compilers, sources=files.paths)
     return Step(
-        KernelSpec(tree=tree),
+        KernelSpec(tree=tree, xstate=xstate_source()),
         f"kernel {_version_text(lock)}".rstrip(),
         {**inputs, "config": config},
         tools=(*compilers, *(identity(name) for name in LIBRARIES)),
@@ -83,6 +87,11 @@ def requests_of(recipe: Recipe, files: Files) -> list[Request]:
     options = recipe.kernel.options
     want(((s, kconfig.spelled(v)) for s, v in options.items()), "kernel.options")
     return sorted(found.values(), key=lambda request: request.symbol)
+
+
+def xstate_source() -> str:
+    """The library that dynamic kernels are started with, in C."""
+    return (resources.files("umlbuild.launcher") / "xstate.c").read_text()
 
 
 def _package_step(lock: Lock) -> Step:

@@ -85,6 +85,8 @@ class KernelSpec(Spec):
 
     tree: str | None
     """Digest of an unpatched user's tree; None: `linux/` of the kernel-source step."""
+    xstate: str
+    """The C source of `lib/xstate.so`, for a dynamic kernel."""
 
 
 class PrebuiltKernelSpec(Spec):
@@ -97,5 +99,9 @@ class PrebuiltKernelSpec(Spec):
     pin: DebPin
     libraries: tuple[DebPin, ...]
     """Packages that have the libraries which the kernel runs with."""
+    compiler: DebPin
+    """The package of tcc, which compiles `xstate`: nothing of the host's has to."""
+    xstate: str
+    """The C source of `lib/xstate.so`."""
     built_in: tuple[str, ...] = ()
     """Symbols that must not be modules: the root's file system. Sorted."""

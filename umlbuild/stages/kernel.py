@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from umlbuild import kconfig
-from umlbuild.host import libraries, modules
+from umlbuild.host import libraries, modules, xstate
 from umlbuild.host.identity import compilers_library
 from umlbuild.host.kbuild import STATIC, Kbuild, ccache_directory, links_statically, source_tree, uses_hidden_tools
 from umlbuild.specs.kernel import KernelSpec
@@ -38,6 +38,7 @@ def run(spec: KernelSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     context.run(["strip", "-o", os.fspath(out / "linux"), os.fspath(objects / "linux")], timeout_s=600)
     (out / "linux").chmod(0o755)
     libraries.put_beside(out / "linux", compilers_library)
+    xstate.put_beside(out / "linux", spec.xstate, xstate.GCC, work=context.work, log=context.log)
     shutil.copyfile(objects / ".config", out / "config")
     (out / "release").write_text(f"{release}\n")
     if not has_modules:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from umlbuild import kconfig
 from umlbuild.errors import StepFailed
-from umlbuild.host import libraries, modules, process
+from umlbuild.host import libraries, modules, process, xstate
 from umlbuild.specs.kernel import PrebuiltKernelSpec
 from umlbuild.stages.context import Context
 
@@ -34,6 +34,7 @@ def run(spec: PrebuiltKernelSpec, inputs: Mapping[str, Path], out: Path, context
     shutil.copyfile(root / _PROGRAM, linux)
     linux.chmod(0o755)
     libraries.put_beside(linux, lambda name: _found(context.work / "libraries", name))
+    xstate.put_beside(linux, spec.xstate, _compiler(spec, pool, context), work=context.work, log=context.log)
     release = _printed(linux, "--version", context).strip()
     (out / "release").write_text(f"{release}\n")
     config = _printed(linux, "--showconfig", context)
@@ -47,6 +48,15 @@ def run(spec: PrebuiltKernelSpec, inputs: Mapping[str, Path], out: Path, context
     staging.mkdir(parents=True)
     tree.rename(staging / release)
     modules.archive(staging.parent.parent, release, out / "modules.tar", log=context.log)
+
+
+def _compiler(spec: PrebuiltKernelSpec, pool: Path, context: Context) -> list[str]:
+    """tcc with the C library of its own suite."""
+    place = context.work / "compiler"
+    _unpack(pool / spec.compiler.filename, place, ("./usr/bin/tcc",), context)
+    program = place / "usr/bin/tcc"
+    libraries.put_beside(program, lambda name: _found(context.work / "libraries", name))
+    return libraries.loader_argv(program)
 
 
 def _check_built_in(spec: PrebuiltKernelSpec, config: str) -> None:

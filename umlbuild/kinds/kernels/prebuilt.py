@@ -21,6 +21,8 @@ from umlbuild.specs.packages import DebPin
 
 PACKAGE = "user-mode-linux"
 LIBRARIES = ("libc6", "libgcc-s1")
+COMPILER = "tcc"
+"""Makes the one library of the bundle's own (`host.xstate`): small, and of the same suite as the C library."""
 
 
 class Prebuilt(KernelModel):
@@ -32,7 +34,7 @@ class Prebuilt(KernelModel):
 
     @override
     def wanted(self, root_suite: str) -> PackageWish:
-        return PackageWish(suite=self.suite or root_suite, package=PACKAGE, libraries=LIBRARIES)
+        return PackageWish(suite=self.suite or root_suite, package=PACKAGE, libraries=(*LIBRARIES, COMPILER))
 
     @override
     def source(self, pin: DebPin | None, digest: str | None) -> NoReturn:

@@ -16,4 +16,4 @@ class PackageWish(Model):
     version: str | None = None
     """The exact Debian version; None: the suite's newest."""
     libraries: tuple[str, ...] | None = None
-    """Packages of the same suite with the shared libraries that the kernel runs with."""
+    """Packages of the same suite with the shared libraries that the kernel runs with, and what makes one of them."""

@@ -71,7 +71,8 @@ enter() {
         set -- --size "$(((memory_mib + MEMORY_SLACK_MIB) << 20))" --tmpfs /dev/shm --dir /dev/shm/u "$@"
     fi
     if [ -n "$INTERPRETER" ]; then
-        set -- --ro-bind "$inst/lib" /lib --ro-bind "$inst/lib/${INTERPRETER##*/}" "$INTERPRETER" "$@"
+        set -- --ro-bind "$inst/lib" /lib --ro-bind "$inst/lib/${INTERPRETER##*/}" "$INTERPRETER" \
+            --setenv LD_PRELOAD /lib/xstate.so "$@"
     fi
     for file in linux root.img box; do set -- --ro-bind "$inst/$file" "$inst/$file" "$@"; done
     set -- --symlink /dev/shm/u "$inst/u" --dev-bind /dev/null /dev/null --dev-bind /dev/random /dev/random "$@"

@@ -22,6 +22,7 @@ check_libraries() {
     own="launch.sandbox = \"bwrap\" (there the machine has a C library of its own), or a kernel from 7.0 on (it has none)"
     for file in "$bundle"/lib/*; do
         name=${file##*/} found=
+        [ "$name" != xstate.so ] || continue # the bundle's own
         for place in "${INTERPRETER%/*}" /lib/x86_64-linux-gnu /usr/lib/x86_64-linux-gnu /lib64 /usr/lib64 /lib /usr/lib; do
             [ -z "$found" ] && [ -e "$place/$name" ] && found=$place/$name
         done
@@ -55,8 +56,10 @@ enter() {
     for file in $FILTERS; do set -- --ro "$inst/$file" "$@"; done
     for path in $HOST_PATHS; do set -- --dev "$path" "$@"; done
     [ -z "$locked" ] || set -- --hold 9 "$@"
+    [ -z "$INTERPRETER" ] || set -- --rx "$bundle/lib/xstate.so" "$@"
     # shellcheck disable=SC2086  # words or none
-    "$action" env -i PATH=/usr/bin:/bin "TERM=${TERM:-linux}" "TMPDIR=$inst/memory" $drop $no_aslr \
+    "$action" env -i PATH=/usr/bin:/bin "TERM=${TERM:-linux}" "TMPDIR=$inst/memory" \
+        ${INTERPRETER:+LD_PRELOAD=lib/xstate.so} $drop $no_aslr \
         "$bundle/jail" landlock --filter "$bundle/seccomp.bpf" --rx "$inst/linux" $libraries --ro "$inst/root.img" \
         --ro "$inst/box" --rw "$inst/u" --rwx "$inst/memory" --rw /dev/null --ro /dev/random "$@"
 }
@@ -68,6 +71,7 @@ MAILBOX=4G # most that is handed to the guest at once; without content it takes 
 
 sandbox_prepare() {
     mkdir "$inst/u"
+    [ -z "$INTERPRETER" ] || ln -s -- "$bundle/lib" "$inst/lib"
     memory=$(mktemp -d "$memory_dir/umlbuild-XXXXXXXX") || refuse "$memory_dir: cannot make a directory there"
     ln -s -- "$memory" "$inst/memory"
     [ -z "$agent" ] || { truncate -s "$MAILBOX" "$inst/box/mail" && chmod 644 "$inst/box/mail"; } ||

@@ -18,7 +18,8 @@ enter() {
     action=$1
     shift
     # shellcheck disable=SC2086  # three words or none
-    "$action" env -i PATH=/usr/bin:/bin "TERM=${TERM:-linux}" "TMPDIR=$memory_dir" $no_aslr "$@"
+    "$action" env -i PATH=/usr/bin:/bin "TERM=${TERM:-linux}" "TMPDIR=$memory_dir" \
+        ${INTERPRETER:+LD_PRELOAD=lib/xstate.so} $no_aslr "$@"
 }
 
 # uplink_jail WORD...: run these words of slirp4netns, which then has a filter of system calls, and nothing else.
@@ -27,6 +28,9 @@ uplink_jail() { uplink_exec setpriv --pdeathsig KILL --no-new-privs "$@"; }
 # The name by which UML knows the image: a COW file with another would be rewritten by it.
 backing() { printf %s "$image"; }
 
-sandbox_prepare() { mkdir "$inst/u"; }
+sandbox_prepare() {
+    mkdir "$inst/u"
+    [ -z "$INTERPRETER" ] || ln -s -- "$bundle/lib" "$inst/lib"
+}
 
 sandbox_explain() { :; }
