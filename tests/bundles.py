@@ -14,11 +14,14 @@ import tomli_w
 from umlbuild import digest
 from umlbuild import lock as locks
 from umlbuild.host import xstate
+from umlbuild.host.identity import Identities
 from umlbuild.host.store import Store
 from umlbuild.kinds import symbols
+from umlbuild.plan.helper import helper_step
 from umlbuild.plan.kernel import xstate_source
 from umlbuild.project import plan_recipe
 from umlbuild.runtime.machine import Machine
+from umlbuild.tasks.make import Site, make
 
 PROJECT = Path(__file__).parents[1]
 CACHE = Path(os.environ.get("UMLBUILD_CACHE") or PROJECT / "cache")
@@ -45,6 +48,14 @@ def preload() -> Path:
             (place / "lib").mkdir(parents=True, exist_ok=True)
             xstate.put_beside(place / "linux", xstate_source(), xstate.GCC, work=place, log=None)
     return made
+
+
+@functools.cache
+def jail() -> Path:
+    """The launcher's helper."""
+    step = helper_step(Identities(CACHE).of)
+    make(step, Site(CACHE), lambda _text: None)
+    return Site(CACHE).entry(step) / "jail"
 
 
 def options_7() -> dict[str, Any]:

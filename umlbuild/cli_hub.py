@@ -46,7 +46,7 @@ def _hub(options: argparse.Namespace) -> int:
     until = time.monotonic() + (options.timeout or float("inf"))
     with contextlib.ExitStack() as stack:
         hub = stack.enter_context(Hub(options.socket.absolute(), _owner(options.user)))
-        port = hub.add(stack.enter_context(uplink.started(options.mtu))) if options.uplink else 0
+        port = hub.add(stack.enter_context(uplink.started(options.mtu, _helper()))) if options.uplink else 0
         print(f"hub: listening at {hub.path}", flush=True)
         while time.monotonic() < until:
             hub.turn(max(0.0, min(_TURN_S, until - time.monotonic())))
@@ -54,6 +54,23 @@ def _hub(options: argparse.Namespace) -> int:
                 port = 0
                 print("umlbuild: hub: the uplink has ended; the machines still reach each other", file=sys.stderr)
     return 0
+
+
+def _helper() -> Path:
+    """The launcher's helper, from the store or made now."""
+    from umlbuild.host import needs
+    from umlbuild.host.identity import Identities
+    from umlbuild.plan.helper import helper_step
+    from umlbuild.project import cache_directory
+    from umlbuild.stages.helper import NAME
+    from umlbuild.tasks.make import Site, make
+
+    site = Site(cache_directory(Path.cwd()))
+    step = helper_step(Identities(site.cache).of)
+    if not site.has(step):
+        needs.require_for([step.spec], site.cache, print)
+        make(step, site, lambda _text: None)
+    return site.entry(step) / NAME
 
 
 def _owner(user: str) -> int | None:

@@ -22,12 +22,8 @@ from umlbuild import digest
 from umlbuild.host import libraries, process, xstate
 from umlbuild.host.identity import compilers_library
 from umlbuild.kinds.sandboxes import seccomp
-from umlbuild.plan import helper
 from umlbuild.plan.launch import render
-from umlbuild.specs.helper import HelperSpec
 from umlbuild.specs.launch import Disk, LaunchSettings, Share
-from umlbuild.stages import helper as helper_stage
-from umlbuild.stages.context import Context
 
 PROJECT = Path(__file__).resolve().parents[2]
 CACHE = PROJECT / "cache" / "tests"
@@ -186,7 +182,7 @@ def bundle(
     strict = sandbox == "landlock"
     (directory / "seccomp.bpf").write_bytes(seccomp.program(sockets="none", share=bool(shares), strict=strict))
     if strict:
-        shutil.copy2(jail(), directory / "jail")
+        shutil.copy2(bundles.jail(), directory / "jail")
     source = image(init, root)
     process.run(
         ["cp", "--sparse=always", "--reflink=auto", "-p", str(source), str(directory / "root.img")],
@@ -216,19 +212,6 @@ def bundle(
     launcher.write_text(render(settings))
     launcher.chmod(0o755)
     return directory
-
-
-def jail() -> Path:
-    """The launcher's helper, compiled by its stage."""
-    spec = HelperSpec(sources=helper.sources(), flags=helper.FLAGS)
-    with _locked(f"jail-{digest.of_json(spec.model_dump(mode='json'))[:16]}") as home:
-        if not home.exists():
-            scratch = home.with_name(home.name + ".new")
-            shutil.rmtree(scratch, ignore_errors=True)
-            (scratch / "work").mkdir(parents=True)
-            helper_stage.run(spec, {}, scratch, Context(work=scratch / "work", log=scratch / "log"))
-            scratch.rename(home)
-        return home / helper_stage.NAME
 
 
 def processes_in(directory: Path) -> list[int]:

@@ -205,6 +205,8 @@ def test_what_is_missing_is_named(launcher: Path, programs: Path) -> None:
     put(programs, "slirp4netns", "echo '--target-type=TYPE ([netns])'")
     refused("perl is not installed", "apt-get install perl-base")
     put(programs, "perl", "exit 1")
+    refused("jail: is not there", "copy the bundle whole")
+    put(launcher.parent, "jail", "exit 1")
     refused("is too old for UML", "1.2.0 or newer")
     put(programs, "slirp4netns", "echo '--target-type=TYPE ([netns|bess])'")
     if rootless.obstacle() is None:  # a new network namespace has its own limit, the usual one

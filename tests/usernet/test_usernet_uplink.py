@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import bundles
 import pytest
 
 from umlbuild.plan.launch import part
@@ -41,7 +42,8 @@ def running(*command: str, loopback: str = "shut", forwards: str = "") -> Iterat
         (home / "slirp").mkdir()
         words = command or (sys.executable, "-c", ECHO, f"{home}/slirp/frames")
         process = subprocess.Popen(
-            ["perl", "-e", part("uplinks/user.pl"), "demo", "0", name, loopback, forwards, *words],
+            ["perl", "-e", part("uplinks/user.pl"), "demo", "0", name, loopback, forwards,
+             bundles.jail(), *words],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             start_new_session=True,
         )  # fmt: skip

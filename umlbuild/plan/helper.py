@@ -17,11 +17,16 @@ TOOLS = ("gcc", "ld", "ldd")
 
 def helper_steps(recipe: Recipe, identity: Identity) -> dict[str, Step]:
     """The bundle's input `helper` if something of the recipe needs it; else nothing, and no compiler is asked for."""
-    packets = any(net.transport.packet_interface for net in recipe.network)
-    if not (recipe.launch.sandbox.HELPER or packets):
+    frames = any(net.transport.packet_interface or net.transport.kind == "user" for net in recipe.network)
+    if not (recipe.launch.sandbox.HELPER or frames):
         return {}
+    return {"helper": helper_step(identity)}
+
+
+def helper_step(identity: Identity) -> Step:
+    """The step whose entry has it."""
     spec = HelperSpec(sources=sources(), flags=FLAGS)
-    return {"helper": Step(spec, "launcher's helper", tools=tuple(identity(program) for program in TOOLS))}
+    return Step(spec, "launcher's helper", tools=tuple(identity(program) for program in TOOLS))
 
 
 def sources() -> tuple[tuple[str, str], ...]:

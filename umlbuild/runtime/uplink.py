@@ -26,8 +26,8 @@ _PACKAGES = {"slirp4netns": "slirp4netns", "perl": "perl-base", "bwrap": "bubble
 
 
 @contextlib.contextmanager
-def started(mtu: int) -> Iterator[socket.socket]:
-    """The connection to it, one frame per message. Raises: HostError."""
+def started(mtu: int, helper: Path) -> Iterator[socket.socket]:
+    """The connection to it, one frame per message; `helper` is the launcher's. Raises: HostError."""
     for program, package in _PACKAGES.items():
         if shutil.which(program) is None:
             raise HostError(f"{program} is not installed, and the uplink needs it", f"apt-get install {package}")
@@ -36,9 +36,11 @@ def started(mtu: int) -> Iterator[socket.socket]:
         net = home / "net"
         (net / "slirp").mkdir(parents=True)
         (net / "resolv.conf").touch()
+        shutil.copyfile(helper, home / "jail")  # the store may be closed to nobody
+        (home / "jail").chmod(0o755)
         if os.geteuid() == 0:
             account = pwd.getpwnam(NOBODY)
-            for path in (home, net, net / "slirp", net / "resolv.conf"):
+            for path in (home, home / "jail", net, net / "slirp", net / "resolv.conf"):
                 os.chown(path, account.pw_uid, account.pw_gid)
         process = subprocess.Popen(
             ["sh", "-c", _script(home, mtu)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, cwd=home
@@ -74,6 +76,7 @@ def _script(home: Path, mtu: int) -> str:
     values = {
         "NAME": "hub", "UPLINK": "0", "UPLINK_FORWARDS": "", "UPLINK_LOOPBACK": "shut",
         "UPLINK_PROGRAM": (launcher / "uplinks" / "user.pl").read_text(), "inst": os.fspath(home),
+        "bundle": os.fspath(home),
         "uid": str(os.geteuid()), "drop": drop, "bwrap": shutil.which("bwrap") or "",
         "slirp": shutil.which("slirp4netns") or "",
     }  # fmt: skip

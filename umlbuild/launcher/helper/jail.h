@@ -41,3 +41,4 @@ __attribute__((noreturn)) void become(struct words *words);
 int landlock(struct words *words);
 int landlock_check(void);
 int packet(struct words *words);
+int relay(char **words);

@@ -3,8 +3,9 @@
  *   jail check                      whether this host can confine a process by Landlock as we need it
  *   jail landlock OPTION... -- WORD...   run a command in a sandbox made of Landlock and a filter of system calls
  *   jail packet IFNAME OPTION... -- WORD...   open a filtered packet socket for a command
+ *   jail relay LISTENER HOST LOOPBACK   move frames between UML and slirp4netns
  *
- * Each subcommand ends in the words behind "--", so they can be chained, and with setpriv, setarch and so on.
+ * The two with a command end in the words behind "--", so they can be chained, and with setpriv, setarch and so on.
  * Whatever goes wrong before that: one line on stderr, exit status 125 (121: Landlock is too old), nothing started. */
 
 #define _GNU_SOURCE
@@ -112,5 +113,8 @@ int main(int argc, char **argv)
         return landlock(&words);
     if (strcmp(name, "packet") == 0)
         return packet(&words);
-    fail(FAILED, "usage: jail check | jail landlock OPTION... -- WORD... | jail packet IFNAME OPTION... -- WORD...");
+    if (strcmp(name, "relay") == 0)
+        return relay(words.at);
+    fail(FAILED, "usage: jail check | jail landlock OPTION... -- WORD... | jail packet IFNAME OPTION... -- WORD... | "
+                 "jail relay LISTENER HOST LOOPBACK");
 }

@@ -1,5 +1,6 @@
 # The uplink of the interface with `transport = "user"`: slirp4netns in a sandbox of its own, and between it and UML a
-# program in perl (`uplinks/user.pl`, here in UPLINK_PROGRAM), which keeps the one connection that slirp4netns takes.
+# program in perl (`uplinks/user.pl`, here in UPLINK_PROGRAM), which keeps the one connection that slirp4netns takes, and
+# the bundle's helper, which moves the frames.
 # UML itself stays in an empty network namespace: all that it gets is the socket net/uml.
 
 UPLINK_START_S=20
@@ -34,6 +35,7 @@ uplink_check() {
         "apt-get install slirp4netns"
     command -v perl >/dev/null || refuse \
         "perl is not installed, and this machine has a network with transport = \"user\"" "apt-get install perl-base"
+    [ -x "$bundle/jail" ] || refuse "$bundle/jail: is not there, or not to be executed" "copy the bundle whole (cp -a)"
     case $("$slirp" --help 2>/dev/null) in *--target-type=*bess*) ;; *)
         refuse "$slirp: is too old for UML: it has no --target-type=bess" "install slirp4netns 1.2.0 or newer" ;;
     esac
@@ -103,5 +105,5 @@ uplink_start() {
 uplink_exec() {
     # shellcheck disable=SC2086  # words or none
     exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin $drop perl -e "$UPLINK_PROGRAM" \
-        "$NAME" "$UPLINK" "$inst/net" "$UPLINK_LOOPBACK" "$UPLINK_FORWARDS" "$@"
+        "$NAME" "$UPLINK" "$inst/net" "$UPLINK_LOOPBACK" "$UPLINK_FORWARDS" "$bundle/jail" "$@"
 }
