@@ -49,6 +49,21 @@ def programs(*seconds: str) -> list[int]:
     return found
 
 
+def wait_for_program(seconds: str) -> None:
+    """Until such a program runs, and has become what it is: setpriv comes before it."""
+    deadline = time.monotonic() + 20
+    while not any(b"setpriv" not in words_of(pid) for pid in programs(seconds)):
+        assert time.monotonic() < deadline, f"no program {seconds}"
+        time.sleep(0.02)
+
+
+def words_of(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b"setpriv"  # gone
+
+
 def wait_gone(*seconds: str, within_s: float = 2.0) -> list[int]:
     end = time.monotonic() + within_s
     while (left := programs(*seconds)) and time.monotonic() < end:
@@ -189,8 +204,7 @@ def tree(root: Path) -> dict[str, bytes]:
 def test_children_die_with_a_killed_build(world: World) -> None:
     world.recipe("router", kernel="sleep")
     build = world.start("build", "recipe=router.toml")
-    world.wait_until_ran("fake_kernel")
-    time.sleep(0.3)
+    wait_for_program("60.125")
     end(build, signal.SIGKILL)
     assert wait_gone("60.125") == []
 
@@ -198,8 +212,8 @@ def test_children_die_with_a_killed_build(world: World) -> None:
 def test_the_children_of_children_die_with_a_killed_build(world: World) -> None:
     world.recipe("router", kernel="children")
     build = world.start("build", "recipe=router.toml")
-    world.wait_until_ran("fake_kernel")
-    time.sleep(0.3)
+    wait_for_program("60.375")
+    wait_for_program("60.625")
     end(build, signal.SIGKILL)
     assert wait_gone("60.375", "60.625") == []
 

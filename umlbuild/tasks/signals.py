@@ -42,7 +42,7 @@ def install() -> None:
         return
     _State.installed = True
     _listen()
-    os.register_at_fork(after_in_child=_listen)  # doit -P process: no thread goes with a fork, and our pipe is ours
+    os.register_at_fork(after_in_child=_begin_worker)
     for number in _NUMBERS:
         # nohup's ignored SIGHUP, and an ignored SIGINT of a background job, stay ignored.
         if signal.getsignal(number) is not signal.SIG_IGN:
@@ -70,6 +70,16 @@ def _handle(number: int, _frame: FrameType | None) -> None:
     _State.received = _State.received or number
     if not _State.steps:
         raise SystemExit(128 + number)
+
+
+def _begin_worker() -> None:
+    """doit -P process: no thread goes with a fork, nor should what another thread held; and our pipe is ours."""
+    _State.lock = threading.Lock()
+    _State.steps = 1  # what a handler raised in here would be printed, and lost
+    _listen()
+    _State.steps = 0
+    if _State.received:
+        os._exit(128 + _State.received)
 
 
 def _listen() -> None:
