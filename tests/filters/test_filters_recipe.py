@@ -27,7 +27,7 @@ from umlbuild.specs.filters import FiltersSpec, FrameFilter
 BESS = {"kind": "bess", "dst": "/run/net.sock"}
 TAP = {"kind": "tap", "ifname": "tap0"}
 HEAD: dict[str, Any] = {
-    "format": 1, "name": "demo", "kernel": {"source": {"kind": "prebuilt"}}, "image": {"kind": "ext4"},
+    "format": 1, "name": "demo", "kernel": {"source": "debian"}, "image": {"kind": "ext4"},
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from umlbuild.kinds.hardening import Hardening
 from umlbuild.kinds.kernels import KernelSource
 from umlbuild.kinds.kernels.base import KernelModel
 from umlbuild.kinds.kernels.debian import Debian
-from umlbuild.kinds.kernels.prebuilt import LIBRARIES, Prebuilt
+from umlbuild.kinds.kernels.prebuilt import COMPILER, LIBRARIES, Prebuilt
 from umlbuild.kinds.kernels.tarball import Tarball
 from umlbuild.kinds.kernels.tree import Tree
 from umlbuild.kinds.kernels.wish import PackageWish
@@ -26,6 +26,7 @@ from umlbuild.specs.kernel import DebSource, TarballSource, TreeSource
 from umlbuild.specs.packages import DebPin
 
 SHA = "ab" * 32
+BESIDE = (*LIBRARIES, COMPILER)
 URL = "https://mirror.example/linux-7.3.4.tar.xz"
 PIN = DebPin(
     name="linux-source-7.3", version="7.3.4-1~bpo13+1", architecture="all", size=1, sha256=SHA,
@@ -88,8 +89,8 @@ def test_documented_and_pure(kind: type[KernelModel]) -> None:
             PackageWish(suite="bookworm", package="linux-source-7.3", version="7.3.4-1~bpo13+1"),
         ),
         (Debian(package="linux-source-rt"), PackageWish(suite="bookworm", package="linux-source-rt")),
-        (Prebuilt(), PackageWish(suite="bookworm", package="user-mode-linux", libraries=LIBRARIES)),
-        (Prebuilt(suite="trixie"), PackageWish(suite="trixie", package="user-mode-linux", libraries=LIBRARIES)),
+        (Prebuilt(), PackageWish(suite="bookworm", package="user-mode-linux", libraries=BESIDE)),
+        (Prebuilt(suite="trixie"), PackageWish(suite="trixie", package="user-mode-linux", libraries=BESIDE)),
         (Tarball(url=URL, sha256=SHA), None),
         (Tree(path="x"), None),
     ],

@@ -27,7 +27,8 @@ def world(tmp_path: Path, gnupg: Path) -> Iterator[World]:  # noqa: F811
     home = tmp_path / "home"
     home.mkdir()
     make_deb(site, "base", Essential="yes")
-    for name in ("apt", "e2fsprogs", "libarchive13t64", "user-mode-linux", "libc6", "libgcc-s1", "tool", "other"):
+    kernel = ("user-mode-linux", "libc6", "libgcc-s1", "tcc")
+    for name in ("apt", "e2fsprogs", "libarchive13t64", *kernel, "tool", "other"):
         make_deb(site, name, "1.0", depends="helper" if name == "tool" else "")
     make_deb(site, "helper", "1.0")
     with served(site) as url:

@@ -280,7 +280,7 @@ def test_the_pinned_kernel_counts(tmp_path: Path) -> None:
     from umlbuild.host.files import Files
     change = {**NO_SANDBOX, "kernel": {"source": {"kind": "prebuilt"}}}
     made = recipe({"kind": "vde", "vnl": "vde:///v"}, change=change)
-    lock = LOCK.model_copy(update={"kernel": (pin("user-mode-linux", "6.1um4+b13"),)})
+    lock = LOCK.model_copy(update={"kernel": (pin("user-mode-linux", "6.1um4+b13"), pin("tcc"))})
     with pytest.raises(RecipeError, match=r"network\[0\].transport: vde needs kernel 6.12"):
         plan_of(made, lock, Files(tmp_path, "demo.toml"), str, path=tmp_path / "demo.toml", mirrors={})
 

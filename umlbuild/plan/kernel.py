@@ -8,6 +8,7 @@ from importlib import resources
 
 from umlbuild import kconfig
 from umlbuild.errors import LockError, RecipeError
+from umlbuild.kinds.kernels.prebuilt import COMPILER
 from umlbuild.lock import Lock
 from umlbuild.plan.contributions import contributions_of
 from umlbuild.plan.inputs import Files, Identity
@@ -49,9 +50,13 @@ def kernel_step(recipe: Recipe, lock: Lock, files: Files, identity: Identity) ->
         assert packages is not None
         wanted = recipe.image.contribute().kconfig
         built_in = tuple(sorted(symbol for symbol, value in wanted.items() if value == "y"))
-        kernel, *libraries, compiler = lock.kernel  # as `PackageWish.libraries` has them
+        kernel, *others = lock.kernel
+        compiler = next((pin for pin in others if pin.name == COMPILER), None)
+        if compiler is None:
+            raise LockError(f"the lock names no {COMPILER} for the kernel", "remove the lock and build again")
+        libraries = tuple(pin for pin in others if pin is not compiler)
         spec = PrebuiltKernelSpec(
-            pin=kernel, libraries=tuple(libraries), compiler=compiler, xstate=xstate_source(), built_in=built_in
+            pin=kernel, libraries=libraries, compiler=compiler, xstate=xstate_source(), built_in=built_in
         )
         return Step(spec, f"kernel {lock.kernel[0].version} (prebuilt)", {"packages": packages})
     tree, source_step = _source_steps(recipe, lock, files, packages)
