@@ -81,8 +81,8 @@ def problems_of(bundle: Path) -> list[str]:
             problems.append(f"{name}: is not there")
         elif path.stat().st_size != facts["size"]:
             problems.append(f"{name}: has {path.stat().st_size} bytes instead of {facts['size']}")
-        elif digest.of_file(path) != facts["sha256"]:
-            problems.append(f"{name}: its sha256 is not the one in {MANIFEST}")
+        elif digest.of_content(path, kind := _kind(facts)) != facts[kind]:
+            problems.append(f"{name}: its {kind} is not the one in {MANIFEST}")
         elif f"{stat.S_IMODE(path.stat().st_mode):04o}" != facts["mode"]:
             problems.append(f"{name}: its mode is {stat.S_IMODE(path.stat().st_mode):04o} instead of {facts['mode']}")
     return problems
@@ -93,11 +93,15 @@ def manifest_of(bundle: Path) -> Mapping[str, Any]:
     try:
         data = tomllib.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
         for facts in data["files"].values():
-            if [type(facts[key]) for key in ("sha256", "size", "mode")] != [str, int, str]:
-                raise ValueError("sha256, size and mode of each file are wanted")
+            if [type(facts[key]) for key in (_kind(facts), "size", "mode")] != [str, int, str]:
+                raise ValueError("sha256 (or pages), size and mode of each file are wanted")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise StepFailed(f"{bundle / MANIFEST}: is no manifest of a bundle ({error})") from error
     return data
+
+
+def _kind(facts: Mapping[str, Any]) -> digest.Kind:
+    return "pages" if "pages" in facts else "sha256"
 
 
 def names_of(bundle: Path) -> list[str]:
@@ -116,7 +120,7 @@ def first_difference(one: Path, other: Path) -> str:
             return f"{name}: is not in the bundle that was built again"
         if not here.is_file():
             return f"{name}: is only in the bundle that was built again"
-        if digest.of_file(here) != digest.of_file(there):
+        if digest.of_content(here) != digest.of_content(there):
             return f"{name}: differs from byte {_offset(here, there)} on"
         if (modes := [stat.S_IMODE(path.stat().st_mode) for path in (here, there)])[0] != modes[1]:
             return f"{name}: has mode {modes[0]:04o}, built again {modes[1]:04o}"

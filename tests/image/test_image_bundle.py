@@ -58,8 +58,8 @@ def test_contents(tmp_path: Path) -> None:
     assert modes["root.img"] == modes["disk0.img"] == 0o444
     assert modes["run"] == modes["linux"] == 0o755
     assert (out / "root.img").stat().st_ino == (inputs["image"] / "root.img").stat().st_ino
-    sha = digest.of_file(out / "root.img")
-    disk = digest.of_file(out / "disk0.img")
+    sha = digest.of_image(out / "root.img")
+    disk = digest.of_image(out / "disk0.img")
     assert (out / "run").read_text().splitlines()[1] == f"size={1 << 20} mtime=11 id={sha[:16]} release=7.3.4"
     assert f'disks="1:disk0.img:{disk[:16]}:{1 << 20}:12 11:disk10.img:' in (out / "run").read_text()
 
@@ -75,7 +75,7 @@ def test_manifest(tmp_path: Path) -> None:
     assert sorted(manifest["files"]) == sorted(p.name for p in out.iterdir() if p.name != "manifest.toml")
     for name, facts in manifest["files"].items():
         info = (out / name).stat()
-        assert facts["sha256"] == digest.of_file(out / name)
+        assert facts[digest.kind_of(name)] == digest.of_content(out / name)
         assert facts["size"] == info.st_size
         assert facts["mode"] == f"{info.st_mode & 0o7777:04o}"
 

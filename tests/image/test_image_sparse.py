@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import struct
 from pathlib import Path
 
 import pytest
@@ -37,9 +38,47 @@ def test_copy_and_dig_keep_the_bytes(rows: list[tuple[int, int, bool]], size: in
     sparse.dig(target)
     assert target.read_bytes() == before
     assert digest.of_file(target) == digest.of_file(source) == digest.of_bytes(before)
+    assert digest.of_image(target) == digest.of_image(source) == told(before)
     pages = {at // PAGE for at in range(0, len(before), PAGE) if any(before[at : at + PAGE])}
     # besides: a last page that is no whole one, and the file system's own blocks for the list of extents
     assert sparse.used(target) <= len(pages) * PAGE + 3 * PAGE
+
+
+def told(data: bytes) -> str:
+    """What `digest.of_image` says of an image with these bytes, by its description."""
+    rows = []
+    for block in range(0, len(data), 1 << 20):
+        run: tuple[int, bytes] | None = None
+        for at in range(block, min(block + (1 << 20), len(data)), PAGE):
+            page = data[at : at + PAGE]
+            if any(page):
+                run = (run[0], run[1] + page) if run else (at, page)
+            elif run:
+                rows.append(run)
+                run = None
+        rows += [run] if run else []
+    told = b"".join(struct.pack(">QQ", at, len(run)) + run for at, run in rows)
+    return digest.of_bytes(told + struct.pack(">QQ", len(data), 0))
+
+
+@pytest.mark.parametrize("change", ["none", "moved", "longer", "one bit", "holes written"])
+def test_images_are_told_apart_by_what_they_hold(tmp_path: Path, change: str) -> None:
+    one, other = tmp_path / "one.img", tmp_path / "other.img"
+    write(one, [(3, PAGE, False), (299, 2 * PAGE, False)], 600 * PAGE)
+    sparse.copy(one, other)
+    with other.open("r+b") as file:
+        match change:
+            case "moved":
+                write(other, [(4, PAGE, False), (299, 2 * PAGE, False)], 600 * PAGE)
+            case "longer":
+                file.truncate(601 * PAGE)
+            case "one bit":
+                file.seek(300 * PAGE + 5)
+                file.write(b"\xa4")
+            case "holes written":
+                file.seek(400 * PAGE)
+                file.write(bytes(9 * PAGE))
+    assert (digest.of_image(one) == digest.of_image(other)) == (change in ("none", "holes written"))
 
 
 def test_dig_gives_reserved_space_back(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def bundle(where: Path, text: str = "one", *, holes: bool = True, umask: int = 0
     os.utime(where / "root.img", (STAMP, STAMP))
     files = {
         str(path.relative_to(where)): {
-            "sha256": digest.of_file(path), "size": path.stat().st_size, "mode": f"{path.stat().st_mode & 0o777:04o}"
+            digest.kind_of(path.name): digest.of_content(path), "size": path.stat().st_size,
+            "mode": f"{path.stat().st_mode & 0o777:04o}",
         }
         for path in sorted(where.rglob("*")) if path.is_file()
     }  # fmt: skip

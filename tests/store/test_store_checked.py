@@ -149,3 +149,16 @@ def test_programs_see_one_umask(tmp_path: Path) -> None:
         os.umask(before)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o644
     assert (tmp_path / "cache/one" / KEY / MANIFEST).stat().st_mode & 0o777 == 0o644
+
+
+def test_facts_are_believed_until_the_next_boot(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a crash of the host a file can have its size and times, and not its bytes: nothing waited for the disk."""
+    entry = store.path("one", KEY)
+    write_in_place(entry)
+    checked.record(store.root, KEY, checked.facts_of(entry, MANIFEST))
+    assert store.damage("one", KEY) == []
+    for boot in ("another", ""):
+        monkeypatch.setattr(checked, "_boot", lambda boot=boot: boot)
+        assert store.damage("one", KEY) == ["file"]
+    (entry / "file").write_bytes(b"content")
+    assert store.damage("one", KEY) == []

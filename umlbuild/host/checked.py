@@ -12,7 +12,11 @@ is hashed: a later write has a later ctime, an earlier one is in the hash.
 A directory of more than BIG files has no digest in the manifest (hashing 60 000 sources takes seconds). It counts as
 damaged if it is where it was and its facts are others; a copy of it elsewhere is trusted.
 
-Source: stat(2), utimensat(2), clock_getres(2).
+The store does not wait for the disk (writing an image twice and a root's archive takes longer than all else of a small
+edit), so after a crash of the host a file may have its facts and not its bytes. Facts are therefore believed until the
+next boot only; after it each entry that is used is read once.
+
+Source: stat(2), utimensat(2), clock_getres(2), random(4).
 """
 
 from __future__ import annotations
@@ -61,9 +65,16 @@ def facts_of(entry: Path, without: str) -> Facts:
     return Facts((info.st_dev, info.st_ino), digests[False].hexdigest(), digests[True].hexdigest())
 
 
+def _boot() -> str:
+    """What tells this boot of the host from any other; "" if it is not known."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return ""
+
+
 def record(root: Path, key: str, facts: Facts) -> None:
     """Remember that an entry with these facts is as it should be; where the cache cannot be written, nothing."""
-    data = {"place": facts.place, "small": facts.small, "big": facts.big}
+    data = {"boot": _boot(), "place": facts.place, "small": facts.small, "big": facts.big}
     target = root / "checked" / key
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,9 +84,11 @@ def record(root: Path, key: str, facts: Facts) -> None:
 
 
 def recorded(root: Path, key: str) -> Facts | None:
-    """What was remembered."""
+    """What was remembered since the host was booted."""
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         data = json.loads((root / "checked" / key).read_bytes())
+        if not data["boot"] or data["boot"] != _boot():
+            return None
         device, inode = data["place"]
         return Facts((device, inode), data["small"], data["big"])
     return None
@@ -94,7 +107,8 @@ def damage(entry: Path, names: Mapping[str, Mapping[str, object]], facts: Facts,
 def _is_as_told(path: Path, fact: Mapping[str, object]) -> bool:
     match fact.get("type"):
         case "file":
-            return path.is_file() and digest.of_file(path) == fact.get("sha256")
+            told: digest.Kind = "pages" if "pages" in fact else "sha256"
+            return path.is_file() and digest.of_content(path, told) == fact.get(told)
         case "dir":
             return path.is_dir() and ("tree" not in fact or digest.of_tree(path) == fact["tree"])
         case kind:

@@ -101,6 +101,9 @@ def _fill(entry: Path, scratch: Path) -> None:
             sparse.link_or_copy(source, scratch / name)
         else:
             sparse.copy(source, scratch / name)
+    for path in sorted(scratch.rglob("*"), reverse=True):  # what takes the old one's place is on the disk
+        if not path.is_symlink():
+            _sync(path)
     _sync(scratch)
 
 
@@ -157,8 +160,8 @@ def _is_empty(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and not os.listdir(path)
 
 
-def _sync(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:

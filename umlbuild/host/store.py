@@ -1,9 +1,10 @@
 """The store: `cache/<stage>/<key>/`, immutable, complete or absent.
 
-An entry is filled in a scratch directory beside it, gets a manifest, is flushed and renamed into
-place. A kill at any moment leaves scratch (removed by the next build), never a wrong entry.
+An entry is filled in a scratch directory beside it, gets a manifest and is renamed into place. A kill at any
+moment leaves scratch (removed by the next build), never a wrong entry.
 Failures are never stored. The manifest (`.manifest.json`) lists the top-level names: for a file its
-size and sha256, for a directory its digest if it is small (trees of 80 000 sources are not hashed again).
+size and sha256 (of a disk image its `pages`), for a directory its digest if it is small (trees of 80 000
+sources are not hashed again).
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from umlbuild import digest
@@ -211,7 +211,6 @@ class Store:
             digest.forget_files()
         else:
             scratch.rename(entry)
-        _sync(entry.parent)
 
 
 @contextlib.contextmanager
@@ -293,30 +292,24 @@ def _make(directory: Path, root: Path) -> None:
 
 
 def seal(entry: Path) -> None:
-    """Write the manifest and flush every top-level file to the disk."""
+    """Write the manifest. Nothing waits for the disk (see `checked`)."""
     names: dict[str, dict[str, object]] = {}
-    with ThreadPoolExecutor(1) as disk:  # it writes while we read
-        flushed = []
-        for path in sorted(entry.iterdir()):
-            info = path.lstat()
-            if path.name == MANIFEST:  # sealed before, to be compared
-                continue
-            if stat.S_ISREG(info.st_mode):
-                flushed.append(disk.submit(_sync, path))
-                names[path.name] = {"type": "file", "size": info.st_size, "sha256": digest.of_immutable_file(path)}
-            elif stat.S_ISDIR(info.st_mode):
-                names[path.name] = {"type": "dir"}
-                if _is_small(path):
-                    names[path.name]["tree"] = digest.of_tree(path)
-            else:
-                names[path.name] = {"type": "other"}
-        for row in flushed:
-            row.result()
+    for path in sorted(entry.iterdir()):
+        info = path.lstat()
+        if path.name == MANIFEST:  # sealed before, to be compared
+            continue
+        if stat.S_ISREG(info.st_mode):
+            content = digest.of_immutable_file(path)
+            names[path.name] = {"type": "file", "size": info.st_size, digest.kind_of(path.name): content}
+        elif stat.S_ISDIR(info.st_mode):
+            names[path.name] = {"type": "dir"}
+            if _is_small(path):
+                names[path.name]["tree"] = digest.of_tree(path)
+        else:
+            names[path.name] = {"type": "other"}
     manifest = entry / MANIFEST
     manifest.write_bytes(digest.canonical_json(names))
     manifest.chmod(0o644)  # whatever our umask: others may read this cache
-    _sync(manifest)
-    _sync(entry)
 
 
 def _is_small(tree: Path) -> bool:
@@ -327,11 +320,3 @@ def _is_small(tree: Path) -> bool:
         if count > checked.BIG:
             return False
     return True
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

@@ -46,6 +46,7 @@ class ImageSpec(Spec):
     """
 
     STAGE: ClassVar[str] = "image"
+    VERSION: ClassVar[int] = 2
 
     format: str
     """Name of the image kind, for messages only."""

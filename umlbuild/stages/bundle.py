@@ -35,7 +35,7 @@ _PLACEHOLDER = re.compile(r"@[A-Z][A-Z0-9_]*@")
 @dataclass(frozen=True)
 class _File:
     name: str
-    sha256: str
+    content: str
     size: int
     mode: str
     mtime: int
@@ -83,7 +83,7 @@ def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Contex
             values |= {
                 f"{word}_SIZE": str(file.size),
                 f"{word}_MTIME": str(file.mtime),
-                f"{word}_ID": file.sha256[:_ID_DIGITS],
+                f"{word}_ID": file.content[:_ID_DIGITS],
             }
     (out / "run").write_text(_filled(spec.launcher, values))
     (out / "run").chmod(0o755)
@@ -155,7 +155,7 @@ def _manifest(spec: BundleSpec, release: str, files: list[_File]) -> str:
         "umlbuild": __version__,
         "kernel": {"release": release, "command_line": spec.cmdline},
         "files": {
-            file.name: {"sha256": file.sha256, "size": file.size, "mode": file.mode}
+            file.name: {digest.kind_of(file.name): file.content, "size": file.size, "mode": file.mode}
             for file in sorted(files, key=lambda file: file.name)
         },
         "built_with": list(spec.built_with),

@@ -158,16 +158,17 @@ def _filled(word: str, words: Mapping[str, str]) -> str:
 def _finish(image: Path) -> None:
     """Holes where zeros are, mode, and an mtime that only this content has."""
     sparse.dig(image)
+    sparse.start_writing(image)  # `host.publish` waits for it
     size = image.stat().st_size
     if size % _PAD:
         os.truncate(image, size + -size % _PAD)
-    sha256 = digest.of_file(image)
-    stamp = mtime_of(sha256)
+    content = digest.of_image(image)
+    stamp = mtime_of(content)
     image.chmod(0o444)
     os.utime(image, (stamp, stamp))
-    digest.remember(image, sha256)  # or the store would read it a second time
+    digest.remember(image, content)  # or the store would read it a second time
 
 
-def mtime_of(sha256: str) -> int:
+def mtime_of(content: str) -> int:
     """Seconds: the epoch and 24 bits of the content's digest."""
-    return EPOCH + int(sha256[:6], 16)
+    return EPOCH + int(content[:6], 16)
