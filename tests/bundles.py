@@ -6,6 +6,7 @@ import functools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +129,29 @@ def output_of_build(path: Path, project: Path, verb: str = "build") -> str:
     )  # fmt: skip
     assert done.returncode == 0, (done.returncode, done.stdout[-4000:] + done.stderr[-4000:])
     return done.stdout
+
+
+def homes(pattern: str, below: Path) -> set[Path]:
+    """Directories of machines in /tmp (`uml-*`, `umlm-*`) whose bundles are below a directory: others may have some.
+
+    What has no kernel yet, or no more, is looked at again: it may be about to begin or to end.
+    """
+    found = set()
+    for path in Path("/tmp").glob(pattern):
+        for _ in range(10):
+            try:
+                linux = os.readlink(path / "linux")
+            except PermissionError:  # another user's
+                break
+            except OSError:
+                time.sleep(0.1)
+                continue
+            if linux.startswith(f"{below}/"):
+                found.add(path)
+            break
+        else:
+            found |= {path} if path.exists() else set()
+    return found
 
 
 def started(bundle: Path, *options: str, allow_root: bool = True) -> Machine:

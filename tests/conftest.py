@@ -1,8 +1,8 @@
 """Options and fixtures of all tests, their order and their lanes.
 
 What needs a kernel of 7.x comes last, and is built meanwhile. With several workers (a whole `doit check` has two) the
-files that start machines share one of them, in their order: some count what machines leave on this host. Of the rest
-each directory is a unit.
+tests that start machines and look at what these have of the host, or leave there, share one of them, in their order. Of
+the rest each directory is a unit.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ NEED_KERNELS = {
 NEED_A_KERNEL = {"test_image_btrfs.py": ("test_data_disk",)}
 """The same for single tests of a file."""
 MACHINES = "machines"
+WATCH_THE_HOST = ("escape", "machine", "runtime", "usernet")
 MANY = 300
 """Tests before those, for which a build in the background pays."""
 
@@ -64,8 +65,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 @functools.cache
 def lane_of(path: Path) -> str:
-    """That of the test files that start machines, else the directory's."""
-    return MACHINES if "pytest.mark.boot" in path.read_text() else path.parent.name
+    """That of the tests that watch the host, else the directory's; what waits for a kernel of 7.x by itself."""
+    if path.parent.name in WATCH_THE_HOST and "pytest.mark.boot" in path.read_text():
+        return MACHINES
+    return path.parent.name + (" 7.x" if path.name in NEED_KERNELS else "")
 
 
 def needs_kernels(item: pytest.Item) -> bool:

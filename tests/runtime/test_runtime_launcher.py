@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import bundles
 import handmade
 import pytest
 from handmade import bundle, status
@@ -36,9 +37,8 @@ def env(tmp_path: Path) -> Iterator[dict[str, str]]:
         "PATH": os.environ["PATH"], "HOME": str(tmp_path / "home"), "UMLBUILD_ALLOW_ROOT": "1", "TERM": "dumb",
         "TMPDIR": str(tmp_path / "tmp"), "XDG_CACHE_HOME": str(handmade.CACHE),
     }  # fmt: skip
-    before = set(Path("/tmp").glob("uml-*"))
     yield given
-    mine = {path: found for path in set(Path("/tmp").glob("uml-*")) - before if (found := handmade.processes_in(path))}
+    mine = {path: found for path in bundles.homes("uml-*", tmp_path) if (found := handmade.processes_in(path))}
     for pid in {pid for found in mine.values() for pid in found}:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

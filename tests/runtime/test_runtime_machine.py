@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import bundles
 import handmade
 import pytest
 from handmade import IDLE, bundle, status
@@ -27,16 +27,6 @@ pytestmark = pytest.mark.boot
 FLOOD = "while :; do echo flood flood flood flood flood flood flood >/dev/tty1; done &\n" + IDLE
 
 
-def own_homes() -> set[Path]:
-    """Machines' directories; other users of this host may have some, too."""
-    found = set()
-    for path in Path("/tmp").glob("umlm-*"):
-        with contextlib.suppress(FileNotFoundError):
-            if path.lstat().st_uid == os.getuid():
-                found.add(path)
-    return found
-
-
 @pytest.fixture(autouse=True)
 def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     (tmp_path / "tmp").mkdir()
@@ -44,9 +34,8 @@ def nothing_left(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[No
     monkeypatch.setenv("XDG_RUNTIME_DIR", "")
     monkeypatch.setenv("XDG_CACHE_HOME", str(handmade.CACHE))
     monkeypatch.setenv("UMLBUILD_ALLOW_ROOT", "1")
-    before = own_homes()
     yield
-    assert not own_homes() - before
+    assert not bundles.homes("umlm-*", tmp_path)
     assert not list((tmp_path / "tmp").iterdir())
 
 

@@ -211,7 +211,6 @@ def test_what_slirp4netns_has_of_the_host(bundle: Path, open_place: Path) -> Non
 @pytest.mark.parametrize(("kind", "port"), [("tcp", 8080), ("udp", 5353)])
 def test_a_port_that_is_in_use(bundle: Path, kind: str, port: int) -> None:
     def body() -> None:
-        before = set(Path("/tmp").glob("uml-*"))
         with world.occupied(socket.SOCK_STREAM if kind == "tcp" else socket.SOCK_DGRAM, "127.0.0.1", port):
             done = subprocess.run(
                 [bundle / "run", "--ephemeral", "--allow-root", "--timeout", "60"], stdin=subprocess.DEVNULL,
@@ -220,7 +219,7 @@ def test_a_port_that_is_in_use(bundle: Path, kind: str, port: int) -> None:
         assert done.returncode == 125
         assert f"127.0.0.1:{port} ({kind}) is in use by process {os.getpid()} (" in done.stderr
         assert f"--port {port}=PORT" in done.stderr
-        assert set(Path("/tmp").glob("uml-*")) <= before
+        assert not bundles.homes("uml-*", bundle.parent)
 
     world.inside(body)
 
