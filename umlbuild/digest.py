@@ -53,7 +53,7 @@ def of_file(path: Path) -> Sha256:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         at = 0
-        for start, end in _extents(file, size):
+        for start, end in extents(file, size):
             _hash_zeros(sha, start - at)
             file.seek(start)
             while start < end:
@@ -77,7 +77,7 @@ def of_image(path: Path) -> Sha256:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         at = 0
-        for start, end in _extents(file, size):
+        for start, end in extents(file, size):
             at = max(at, start // _BLOCK * _BLOCK)
             while at < end and (block := os.pread(file.fileno(), _BLOCK, at)):
                 for first, last in _runs(block):
@@ -161,7 +161,7 @@ def of_tree(path: Path) -> Sha256:
     return of_json(sorted(rows))
 
 
-def _extents(file: FileIO, size: int) -> Iterator[tuple[int, int]]:
+def extents(file: FileIO, size: int) -> Iterator[tuple[int, int]]:
     """The (start, end) byte ranges of a file that hold data; the whole file where holes are unknown."""
     fd = file.fileno()
     at = 0

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from umlbuild import digest
 from umlbuild.errors import StepFailed, ToolFailed, UserError
-from umlbuild.host import btrfs, content, debugfs, protofile, sparse, tarball, tooltree
+from umlbuild.host import btrfs, cksum, content, debugfs, protofile, sparse, tarball, tooltree
 from umlbuild.host.btrfs_layout import NoRoom
 from umlbuild.host.process import EPOCH
 from umlbuild.host.tarball import Member
@@ -162,11 +163,14 @@ def _finish(image: Path) -> None:
     size = image.stat().st_size
     if size % _PAD:
         os.truncate(image, size + -size % _PAD)
-    content = digest.of_image(image)
-    stamp = mtime_of(content)
+    with ThreadPoolExecutor(1) as beside:
+        sums = beside.submit(cksum.of_file, image)
+        told = digest.of_image(image)
+    stamp = mtime_of(told)
     image.chmod(0o444)
     os.utime(image, (stamp, stamp))
-    digest.remember(image, content)  # or the store would read it a second time
+    digest.remember(image, told)  # or the store would read it a second time
+    cksum.remember(image, sums.result())  # and the bundle a third
 
 
 def mtime_of(content: str) -> int:

@@ -1,0 +1,94 @@
+"""What cksum(1) says of a file, without reading its holes: those of an image are most of it, and reading them fills the
+page cache with as much.
+
+The checksum is the remainder of the file as a polynomial, so n bytes of zeros multiply it by x^(8n). zlib has the same
+polynomial with all bits reversed, and is fast.
+
+Source: POSIX cksum ("the algorithm"); measured: 2 GiB with 140 MB of data 0.3 s, cksum itself 0.5 to 4.5 s.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import zlib
+from pathlib import Path
+
+from umlbuild import digest
+
+_POLYNOMIAL = 0x1_04C1_1DB7
+_ONES = 0xFFFF_FFFF
+_BLOCK = 1 << 20
+_ZEROS = bytes(1 << 18)
+"""Shorter runs are faster by zlib."""
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def of_file(path: Path) -> str:
+    """ "CHECKSUM SIZE", the first two words that cksum prints."""
+    remainder = 0
+    with path.open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        at = 0
+        for start, end in digest.extents(file, size):
+            remainder = _zeros(remainder, start - at)
+            at = start
+            while at < end and (block := os.pread(file.fileno(), min(_BLOCK, end - at), at)):
+                remainder = _data(remainder, block)
+                at += len(block)
+        remainder = _zeros(remainder, size - at)
+    remainder = _data(remainder, size.to_bytes((size.bit_length() + 7) // 8, "little"))
+    return f"{remainder ^ _ONES} {size}"
+
+
+_known: dict[tuple[int, int, int, int], str] = {}
+
+
+def of_immutable_file(path: Path) -> str:
+    """As `of_file`, for what nobody writes to any more: what `remember` was told, for a hard link too."""
+    return _known.get(_facts(path)) or of_file(path)
+
+
+def remember(path: Path, told: str) -> None:
+    """For an image that was summed while its digest was made, and whose times are as they will stay."""
+    _known[_facts(path)] = told
+
+
+def _facts(path: Path) -> tuple[int, int, int, int]:
+    info = path.stat()
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+
+
+def _data(remainder: int, block: bytes) -> int:
+    return _mirrored(zlib.crc32(block.translate(_REVERSED), _mirrored(remainder) ^ _ONES) ^ _ONES)
+
+
+def _zeros(remainder: int, count: int) -> int:
+    if count < len(_ZEROS):
+        return _mirrored(zlib.crc32(_ZEROS[:count], _mirrored(remainder) ^ _ONES) ^ _ONES)
+    for bit in range(count.bit_length()):
+        if count >> bit & 1:
+            remainder = _product(remainder, _power(bit))
+    return remainder
+
+
+@functools.cache
+def _power(bit: int) -> int:
+    """x^(8 * 2^bit)."""
+    return 1 << 8 if bit == 0 else _product(_power(bit - 1), _power(bit - 1))
+
+
+def _product(one: int, other: int) -> int:
+    """Modulo the polynomial; coefficients are 0 or 1."""
+    result = 0
+    for bit in range(31, -1, -1):
+        result <<= 1
+        if result >> 32:
+            result ^= _POLYNOMIAL
+        if other >> bit & 1:
+            result ^= one
+    return result
+
+
+def _mirrored(value: int) -> int:
+    return int.from_bytes(value.to_bytes(4, "little").translate(_REVERSED), "big")
