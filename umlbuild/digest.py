@@ -121,11 +121,20 @@ def of_immutable_file(path: Path) -> Sha256:
     Only for what lies in the store or is about to: a sparse image of some GiB is hashed once in a build,
     not once for each entry that it is linked into.
     """
-    info = path.stat()
-    key = (info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns)
+    key = _facts(path)
     if key not in _immutable:
         _immutable[key] = of_content(path)
     return _immutable[key]
+
+
+def known(path: Path) -> Sha256 | None:
+    """What `of_immutable_file` knows already."""
+    return _immutable.get(_facts(path))
+
+
+def _facts(path: Path) -> tuple[int, int, int, int]:
+    info = path.stat()
+    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
 
 
 def forget_files() -> None:
@@ -138,8 +147,7 @@ def forget_files() -> None:
 
 def remember(path: Path, content: Sha256) -> None:
     """What `of_immutable_file` will answer for a file whose digest is known, and whose times are as they will stay."""
-    info = path.stat()
-    _immutable[info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns] = content
+    _immutable[_facts(path)] = content
 
 
 def of_tree(path: Path) -> Sha256:

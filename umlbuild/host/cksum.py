@@ -41,22 +41,18 @@ def of_file(path: Path) -> str:
     return f"{remainder ^ _ONES} {size}"
 
 
-_known: dict[tuple[int, int, int, int], str] = {}
+_known: dict[str, str] = {}
 
 
 def of_immutable_file(path: Path) -> str:
-    """As `of_file`, for what nobody writes to any more: what `remember` was told, for a hard link too."""
-    return _known.get(_facts(path)) or of_file(path)
+    """As `of_file`, for what nobody writes to any more: an image that `remember` was told of is not read again."""
+    content = digest.known(path)
+    return (content and _known.get(content)) or of_file(path)
 
 
-def remember(path: Path, told: str) -> None:
-    """For an image that was summed while its digest was made, and whose times are as they will stay."""
-    _known[_facts(path)] = told
-
-
-def _facts(path: Path) -> tuple[int, int, int, int]:
-    info = path.stat()
-    return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns
+def remember(content: digest.Sha256, told: str) -> None:
+    """For an image with this digest, that was summed while that was made."""
+    _known[content] = told
 
 
 def _data(remainder: int, block: bytes) -> int:

@@ -170,7 +170,7 @@ def _finish(image: Path) -> None:
     image.chmod(0o444)
     os.utime(image, (stamp, stamp))
     digest.remember(image, told)  # or the store would read it a second time
-    cksum.remember(image, sums.result())  # and the bundle a third
+    cksum.remember(told, sums.result())  # and the bundle a third
 
 
 def mtime_of(content: str) -> int:
