@@ -138,7 +138,7 @@ def homes(pattern: str, below: Path) -> set[Path]:
     """
     found = set()
     for path in Path("/tmp").glob(pattern):
-        for _ in range(10):
+        for _ in range(100):
             try:
                 linux = os.readlink(path / "linux")
             except PermissionError:  # another user's

@@ -11,8 +11,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Iterator
-from io import FileIO
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Literal, NewType
 
@@ -53,7 +52,7 @@ def of_file(path: Path) -> Sha256:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         at = 0
-        for start, end in extents(file, size):
+        for start, end in extents(file.fileno(), size):
             _hash_zeros(sha, start - at)
             file.seek(start)
             while start < end:
@@ -77,7 +76,7 @@ def of_image(path: Path) -> Sha256:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         at = 0
-        for start, end in extents(file, size):
+        for start, end in extents(file.fileno(), size):
             at = max(at, start // _BLOCK * _BLOCK)
             while at < end and (block := os.pread(file.fileno(), _BLOCK, at)):
                 for first, last in _runs(block):
@@ -105,6 +104,11 @@ def _runs(block: bytes) -> Iterator[tuple[int, int]]:
 def kind_of(name: str) -> Kind:
     """How a file of this name is told: disk images by their `pages`."""
     return "pages" if name.endswith(".img") else "sha256"
+
+
+def kind_in(facts: Container[object]) -> Kind:
+    """Which of them a manifest's row has."""
+    return "pages" if "pages" in facts else "sha256"
 
 
 def of_content(path: Path, kind: Kind | None = None) -> Sha256:
@@ -169,9 +173,8 @@ def of_tree(path: Path) -> Sha256:
     return of_json(sorted(rows))
 
 
-def extents(file: FileIO, size: int) -> Iterator[tuple[int, int]]:
+def extents(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """The (start, end) byte ranges of a file that hold data; the whole file where holes are unknown."""
-    fd = file.fileno()
     at = 0
     while at < size:
         try:

@@ -81,7 +81,7 @@ def problems_of(bundle: Path) -> list[str]:
             problems.append(f"{name}: is not there")
         elif path.stat().st_size != facts["size"]:
             problems.append(f"{name}: has {path.stat().st_size} bytes instead of {facts['size']}")
-        elif digest.of_content(path, kind := _kind(facts)) != facts[kind]:
+        elif digest.of_content(path, kind := digest.kind_in(facts)) != facts[kind]:
             problems.append(f"{name}: its {kind} is not the one in {MANIFEST}")
         elif f"{stat.S_IMODE(path.stat().st_mode):04o}" != facts["mode"]:
             problems.append(f"{name}: its mode is {stat.S_IMODE(path.stat().st_mode):04o} instead of {facts['mode']}")
@@ -93,15 +93,11 @@ def manifest_of(bundle: Path) -> Mapping[str, Any]:
     try:
         data = tomllib.loads((bundle / MANIFEST).read_text(encoding="utf-8"))
         for facts in data["files"].values():
-            if [type(facts[key]) for key in (_kind(facts), "size", "mode")] != [str, int, str]:
+            if [type(facts[key]) for key in (digest.kind_in(facts), "size", "mode")] != [str, int, str]:
                 raise ValueError("sha256 (or pages), size and mode of each file are wanted")
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise StepFailed(f"{bundle / MANIFEST}: is no manifest of a bundle ({error})") from error
     return data
-
-
-def _kind(facts: Mapping[str, Any]) -> digest.Kind:
-    return "pages" if "pages" in facts else "sha256"
 
 
 def names_of(bundle: Path) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from umlbuild.errors import LockError
 from umlbuild.host.files import Files
 from umlbuild.lock import Lock, Wishes
 from umlbuild.lock import parse as parse_lock
@@ -254,3 +255,17 @@ def test_the_bundle_keeps_its_sources_but_no_secret(tmp_path: Path) -> None:
     }
     assert parse_lock(spec.lock, Path("lock"), "demo.toml") == LOCK
     assert "gcc 1.0" in spec.built_with
+
+
+def test_a_prebuilt_kernel_whose_lock_has_no_compiler(tmp_path: Path) -> None:
+    data = merged(BASE, {"kernel": {"source": {"kind": "prebuilt"}}})
+    data["kernel"].pop("options")
+
+    def planned(*kernel: LockedDeb) -> None:
+        lock = LOCK.model_copy(update={"kernel": kernel})
+        files = Files(tmp_path, "demo.toml")
+        plan_of(parse(data, "demo.toml"), lock, files, identity, path=tmp_path / "demo.toml", mirrors={})
+
+    with pytest.raises(LockError, match="the lock names no tcc for the kernel"):
+        planned(pin("user-mode-linux"), pin("libc6"))
+    planned(pin("user-mode-linux"), pin("libc6"), pin("tcc"))

@@ -107,7 +107,7 @@ def damage(entry: Path, names: Mapping[str, Mapping[str, object]], facts: Facts,
 def _is_as_told(path: Path, fact: Mapping[str, object]) -> bool:
     match fact.get("type"):
         case "file":
-            told: digest.Kind = "pages" if "pages" in fact else "sha256"
+            told = digest.kind_in(fact)
             return path.is_file() and digest.of_content(path, told) == fact.get(told)
         case "dir":
             return path.is_dir() and ("tree" not in fact or digest.of_tree(path) == fact["tree"])

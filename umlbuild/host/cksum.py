@@ -30,7 +30,7 @@ def of_file(path: Path) -> str:
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         at = 0
-        for start, end in digest.extents(file, size):
+        for start, end in digest.extents(file.fileno(), size):
             remainder = _zeros(remainder, start - at)
             at = start
             while at < end and (block := os.pread(file.fileno(), min(_BLOCK, end - at), at)):

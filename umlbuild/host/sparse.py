@@ -8,6 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from umlbuild import digest
+
 _BLOCK = 1 << 20
 _PAGE = 4096
 _ZEROS = bytes(_PAGE)
@@ -27,9 +29,7 @@ def copy(source: Path, target: Path) -> None:
     with source.open("rb", buffering=0) as reader, target.open("xb", buffering=0) as writer:
         info = os.fstat(reader.fileno())
         os.truncate(writer.fileno(), info.st_size)
-        at = 0
-        while (at := _next_data(reader.fileno(), at, info.st_size)) < info.st_size:
-            end = _next_hole(reader.fileno(), at, info.st_size)
+        for at, end in digest.extents(reader.fileno(), info.st_size):
             while at < end:
                 block = os.pread(reader.fileno(), min(_BLOCK, end - at), at)
                 if not block:
@@ -74,11 +74,7 @@ def start_writing(path: Path) -> None:
 def empty_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
     """The ranges of whole pages that read as zeros, neighbours joined."""
     at = start = 0  # [start, at) reads as zeros
-    while at < size:
-        data = _next_data(fd, at, size)
-        if data == size:
-            break
-        end = _next_hole(fd, data, size)
+    for data, end in digest.extents(fd, size):
         at = max(at, data // _PAGE * _PAGE)
         while at < end:
             block = os.pread(fd, _BLOCK, at)
@@ -93,23 +89,6 @@ def empty_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
             at += len(block)
     if start < size // _PAGE * _PAGE:
         yield start, size // _PAGE * _PAGE
-
-
-def _next_data(fd: int, at: int, size: int) -> int:
-    """Where data begins at or after `at`; `size` if there is only a hole."""
-    try:
-        return os.lseek(fd, at, os.SEEK_DATA) if at < size else size
-    except OSError as error:
-        if error.errno == errno.ENXIO:
-            return size
-        return at  # holes are unknown here: all is data
-
-
-def _next_hole(fd: int, at: int, size: int) -> int:
-    try:
-        return os.lseek(fd, at, os.SEEK_HOLE)
-    except OSError:
-        return size
 
 
 def _write_all(fd: int, block: bytes, at: int) -> None:

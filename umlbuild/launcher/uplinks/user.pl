@@ -141,6 +141,7 @@ for my $forward (@forwards) {
     $said = $answer ? "" : $said;
     fail($answer ? "taken $protocol $address $port" : "slirp4netns does not answer");
 }
+
 # --- frames ---------------------------------------------------------------------------------------------
 
 # The helper moves them until nobody reads what it says. That is "ready", and perhaps "lost": slirp4netns has ended while
