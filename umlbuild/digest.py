@@ -11,7 +11,7 @@ import json
 import os
 import stat
 import struct
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Literal, NewType
 
@@ -23,6 +23,9 @@ Kind = Literal["sha256", "pages"]
 
 Key = NewType("Key", str)
 """The sha256 over all that a step is given; names its entry in the store."""
+
+CHUNK = 1 << 20
+"""Bytes of a disk image that are told together."""
 
 _BLOCK = 1 << 20
 _ZEROS = bytes(_BLOCK)
@@ -67,24 +70,42 @@ def of_file(path: Path) -> Sha256:
 
 
 def of_image(path: Path) -> Sha256:
-    """The sha256 of what a disk image holds: in each MiB, for each run of pages (4096 bytes) that are not all zeros,
-    its offset and length, 8 bytes each, most significant first, and the run; at the end the file's size and 0.
+    """The digest of what a disk image holds: `of_chunks` of its chunks that are not all zeros.
 
     The same wherever the holes are, and no work for zeros: sha256sum takes a second for 2 GiB of them.
     """
-    sha = hashlib.sha256()
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        at = 0
-        for start, end in extents(file.fileno(), size):
-            at = max(at, start // _BLOCK * _BLOCK)
-            while at < end and (block := os.pread(file.fileno(), _BLOCK, at)):
-                for first, last in _runs(block):
-                    sha.update(_RUN.pack(at + first, last - first))
-                    sha.update(memoryview(block)[first:last])
-                at += len(block)
-    sha.update(_RUN.pack(size, 0))
-    return Sha256(sha.hexdigest())
+        chunks = ((at, of_chunk(os.pread(file.fileno(), CHUNK, at))) for at in chunks_of(file.fileno(), size))
+        return of_chunks(size, {at: told for at, told in chunks if told is not None})
+
+
+def chunks_of(fd: int, size: int) -> Iterator[int]:
+    """Where the chunks of a file begin that hold data."""
+    at = 0
+    for start, end in extents(fd, size):
+        at = max(at, start // CHUNK * CHUNK)
+        while at < end:
+            yield at
+            at += CHUNK
+
+
+def of_chunk(block: bytes) -> Sha256 | None:
+    """The sha256 over, for each run of pages (4096 bytes) that are not all zeros, its offset and length, 8 bytes each,
+    most significant first, and the run; None if there is none.
+    """
+    sha = hashlib.sha256()
+    something = False
+    for first, last in _runs(block):
+        sha.update(_RUN.pack(first, last - first))
+        sha.update(memoryview(block)[first:last])
+        something = True
+    return Sha256(sha.hexdigest()) if something else None
+
+
+def of_chunks(size: int, chunks: Mapping[int, Sha256]) -> Sha256:
+    """The digest of an image of `size` bytes: of JSON, its size and (offset, digest) of each chunk in order."""
+    return of_json([size, sorted(chunks.items())])
 
 
 def _runs(block: bytes) -> Iterator[tuple[int, int]]:

@@ -44,6 +44,8 @@ class Wishes(Model):
     """"none" for a root of only the named packages, without what they depend on."""
     packages: tuple[str, ...]
     """Sorted."""
+    base: tuple[str, ...] | None = None
+    """Those of them that the recipe brings along without naming them (its init's, for example): they are the base's."""
     tools_suite: str
     tools: tuple[str, ...]
     """Packages of the programs that write the images."""
@@ -62,7 +64,7 @@ class Wishes(Model):
         """What was asked for one part of the lock: equal questions keep their answers."""
         questions: dict[str, tuple[object, ...]] = {
             "kernel": (self.kernel,),
-            "rootfs": (self.suite, self.components, self.variant, self.packages),
+            "rootfs": (self.suite, self.components, self.variant, self.packages, self.base),
             "tools": (self.tools_suite, self.tools),
             "filters": (self.tools_suite, self.filters),
         }
@@ -180,8 +182,8 @@ def _disagreements(asked: Wishes, wanted: Wishes) -> Iterator[str]:
         before, now = getattr(asked, name), getattr(wanted, name)
         if before != now:
             yield f"{key}: the recipe asks for {now}, the lock answers {before}"
-    lists = (("components", "rootfs.components"), ("packages", "rootfs.packages"), ("tools", "image tools"),
-             ("filters", "filter tools"))  # fmt: skip
+    lists = (("components", "rootfs.components"), ("packages", "rootfs.packages"), ("base", "packages of the base"),
+             ("tools", "image tools"), ("filters", "filter tools"))  # fmt: skip
     for name, key in lists:
         before, now = set(getattr(asked, name) or ()), set(getattr(wanted, name) or ())
         if more := now - before:

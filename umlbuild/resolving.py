@@ -7,7 +7,7 @@ part that did change, versions are kept wherever apt can, as cargo does.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from umlbuild.host.identity import Identities
 from umlbuild.host.mirrors import keyring, mirrors
 from umlbuild.host.names import nearest
 from umlbuild.lock import PARTS, Lock, Release, Wishes
-from umlbuild.plan.contributions import base_packages_of
 from umlbuild.plan.wishes import wishes_of
 from umlbuild.recipe import Recipe
 from umlbuild.specs.packages import LockedDeb
@@ -75,7 +74,6 @@ class _Question:
         self.asked = False
         """Whether apt was asked anything."""
         self._mirror = recipe.rootfs.mirror
-        self._base = base_packages_of(recipe)
         self._cache = cache
         self._note = note
         self._old = old
@@ -107,13 +105,25 @@ class _Question:
         if part == "rootfs" and wishes.variant == "none":
             return tuple(apt.pin(wishes.suite, name) for name in wishes.packages)
         if part == "rootfs":
-            pins = apt.resolve(wishes.suite, wishes.variant, wishes.packages, keep)
-            if set(wishes.packages) == set(self._base):
-                return with_base(pins, pins)
-            versions = {pin.name: pin.version for pin in pins}
-            return with_base(pins, apt.resolve(wishes.suite, wishes.variant, self._base, versions))
+            return self._root(keep)
         names = wishes.tools if part == "tools" else wishes.filters
         return apt.closure(wishes.tools_suite, names, keep) if names else ()
+
+    def _root(self, keep: Mapping[str, str]) -> tuple[LockedDeb, ...]:
+        """The packages of a root, those of its base marked. A base that the old lock answers is not asked for again."""
+        wishes, apt = self.wishes, self._apt
+        base = wishes.base or ()
+        old = self._old
+        alike = old is not None and (old.asked.suite, old.asked.variant) == (wishes.suite, wishes.variant)
+        pins = apt.resolve(wishes.suite, wishes.variant, wishes.packages, keep, alike=alike)
+        if set(wishes.packages) == set(base):
+            return with_base(pins, pins)
+        if old and alike and (old.asked.components, old.asked.base) == (wishes.components, base):
+            marked = with_base(pins, [pin for pin in old.rootfs if pin.base])
+            if any(pin.base for pin in marked):
+                return marked
+        versions = {pin.name: pin.version for pin in pins}
+        return with_base(pins, apt.resolve(wishes.suite, wishes.variant, base, versions, alike=alike))
 
     def releases(self, old: Lock | None, parts: dict[str, tuple[LockedDeb, ...]]) -> tuple[Release, ...]:
         """The Release files that the answers stand on: those read now, and those of the parts that were kept."""

@@ -15,6 +15,7 @@ from imagekit import UUID, awkward_root, build, root_entry, tool
 from umlbuild import digest
 from umlbuild.errors import StepFailed, UserError
 from umlbuild.host import sparse
+from umlbuild.host.seal import mtime_of
 from umlbuild.host.tarball import Member
 from umlbuild.kinds.images import Disk
 from umlbuild.kinds.images.base import ImageKind
@@ -23,7 +24,7 @@ from umlbuild.kinds.images.erofs import Erofs
 from umlbuild.kinds.images.ext4 import Ext4
 from umlbuild.kinds.images.squashfs import Squashfs
 from umlbuild.kinds.images.xfs import Xfs
-from umlbuild.stages.image import ImageTooSmall, mtime_of
+from umlbuild.stages.image import ImageTooSmall
 
 pytestmark = pytest.mark.build
 

@@ -30,7 +30,9 @@ def test_contract(name: str) -> None:
     assert kind.contribute().kconfig
     assert kind.filesystem == name
     assert {command.argv[0] for command in kind.spec(uuid=UUID).commands} <= set(kind.programs)
-    assert kind.spec(uuid=UUID).preload == tuple(lib for lib in kind.libraries if lib.startswith("faketime"))
+    assert set(kind.spec(uuid=UUID).preload) == {lib for lib in kind.libraries if not lib.startswith("libarchive")}
+    editor = kind.editor
+    assert editor is None or (editor.editor in kind.programs and set(editor.preload) <= set(kind.libraries))
     for field in type(kind).model_fields.values():
         assert field.description or field.annotation is not None
     module = __import__(type(kind).__module__, fromlist=["x"])

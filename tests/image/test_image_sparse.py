@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from umlbuild import digest
-from umlbuild.host import sparse
+from umlbuild.host import cksum, sparse, sums
 
 PAGE = 4096
 ranges = st.lists(st.tuples(st.integers(0, 300), st.integers(0, 2 * PAGE), st.booleans()), max_size=6)
@@ -46,19 +46,40 @@ def test_copy_and_dig_keep_the_bytes(rows: list[tuple[int, int, bool]], size: in
 
 def told(data: bytes) -> str:
     """What `digest.of_image` says of an image with these bytes, by its description."""
-    rows = []
-    for block in range(0, len(data), 1 << 20):
-        run: tuple[int, bytes] | None = None
-        for at in range(block, min(block + (1 << 20), len(data)), PAGE):
-            page = data[at : at + PAGE]
-            if any(page):
-                run = (run[0], run[1] + page) if run else (at, page)
-            elif run:
-                rows.append(run)
-                run = None
-        rows += [run] if run else []
-    told = b"".join(struct.pack(">QQ", at, len(run)) + run for at, run in rows)
-    return digest.of_bytes(told + struct.pack(">QQ", len(data), 0))
+    chunks = []
+    for start in range(0, len(data), 1 << 20):
+        chunk = data[start : start + (1 << 20)]
+        runs: list[tuple[int, bytes]] = []
+        for at in range(0, len(chunk), PAGE):
+            page = chunk[at : at + PAGE]
+            if any(page) and runs and runs[-1][0] + len(runs[-1][1]) == at:
+                runs[-1] = (runs[-1][0], runs[-1][1] + page)
+            elif any(page):
+                runs.append((at, page))
+        if runs:
+            told = b"".join(struct.pack(">QQ", at, len(run)) + run for at, run in runs)
+            chunks.append([start, digest.of_bytes(told)])
+    return digest.of_json([len(data), chunks])
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(rows=ranges, more=ranges, size=st.integers(1, 300).map(lambda count: count * PAGE))
+def test_sums_of_a_copy_are_those_of_any_image(
+    rows: list[tuple[int, int, bool]], more: list[tuple[int, int, bool]], size: int, tmp_path: Path
+) -> None:
+    below, image = tmp_path / "below", tmp_path / "image"
+    image.unlink(missing_ok=True)
+    write(below, rows, size)
+    sums.of(below).write(tmp_path / "sums")
+    sparse.copy(below, image)
+    with image.open("r+b") as file:
+        for at, count, zeros in more:
+            file.seek(min(at, size - 1))
+            file.write((bytes(count) if zeros else b"\x5a" * count)[: size - min(at, size - 1)])
+    made = sums.of(image, below, sums.read(tmp_path / "sums"))
+    assert made == sums.of(image)
+    assert made.content == digest.of_image(image) == told(image.read_bytes())
+    assert made.cksum == cksum.of_file(image)
 
 
 @pytest.mark.parametrize("change", ["none", "moved", "longer", "one bit", "holes written"])

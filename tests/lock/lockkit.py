@@ -53,11 +53,16 @@ class World:
         data = {**RECIPE, "rootfs": {**RECIPE["rootfs"], "packages": list(packages)}}
         (self.home / "demo.toml").write_text(tomli_w.dumps(data))
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Where the archive is, and whose signature it has."""
+        return {"UMLBUILD_MIRROR": self.url, "UMLBUILD_SECURITY_MIRROR": self.url,
+                "UMLBUILD_KEYRING": str(self.gnupg / "good.gpg")}  # fmt: skip
+
     def umlbuild(self, *words: str, **env: str) -> tuple[int, str]:
         """Run a verb; its exit code and all that it says."""
         base = {key: value for key, value in os.environ.items() if not key.startswith("UMLBUILD_")}
-        base |= {"UMLBUILD_MIRROR": self.url, "UMLBUILD_SECURITY_MIRROR": self.url,
-                 "UMLBUILD_KEYRING": str(self.gnupg / "good.gpg")}  # fmt: skip
+        base |= self.environment
         done = subprocess.run(
             [sys.executable, "-m", "umlbuild.cli", *words], cwd=self.home, env={**base, **env}, timeout=120,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,

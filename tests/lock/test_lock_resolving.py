@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lockkit import World
@@ -13,7 +14,10 @@ from rootfskit import make_deb, served
 from test_plan_keys import pin
 from test_rootfs_apt import gnupg  # noqa: F401  # a fixture
 
-from umlbuild.resolving import with_base
+from umlbuild.host.apt import Apt
+from umlbuild.lock import Lock
+from umlbuild.project import any_lock, read_recipe, write_lock
+from umlbuild.resolving import resolved, with_base
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb", "gpg", "dpkg-scanpackages")),
@@ -28,7 +32,7 @@ def world(tmp_path: Path, gnupg: Path) -> Iterator[World]:  # noqa: F811
     home.mkdir()
     make_deb(site, "base", Essential="yes")
     kernel = ("user-mode-linux", "libc6", "libgcc-s1", "tcc")
-    for name in ("apt", "e2fsprogs", "libarchive13t64", *kernel, "tool", "other"):
+    for name in ("apt", "e2fsprogs", "libarchive13t64", "libeatmydata1", *kernel, "tool", "other"):
         make_deb(site, name, "1.0", depends="helper" if name == "tool" else "")
     make_deb(site, "helper", "1.0")
     with served(site) as url:
@@ -90,6 +94,41 @@ def test_a_lock_through_its_life(world: World) -> None:
     assert code == 2 and "is a lock of format 1" in said and "fix: umlbuild lock demo.toml" in said
     code, said = world.umlbuild("lock", "demo.toml")
     assert code == 0 and "rootfs: + tool 2.0" in said
+
+
+def test_a_base_is_asked_for_again_only_if_it_cannot_stay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    resolve = Apt.resolve
+
+    def counting(apt: Apt, suite: str, variant: str, packages: Sequence[str] = (), *rest: Any, **more: Any) -> Any:
+        asked.append(tuple(packages))
+        return resolve(apt, suite, variant, packages, *rest, **more)
+
+    monkeypatch.setattr(Apt, "resolve", counting)
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def locked(*packages: str) -> Lock:
+        world.recipe(packages)
+        path = world.home / "demo.toml"
+        old = any_lock(path)
+        lock = resolved(read_recipe(path), cache=world.home / "cache", note=lambda _text: None, old=old)
+        write_lock(path, lock)
+        return lock
+
+    locked("tool")
+    assert len(asked) == 2
+    kept = locked("tool", "other")
+    assert asked[2:] == [("other", "tool")] and world.base() == ["apt", "base"]
+    (world.home / "demo.lock.toml").unlink()
+    assert locked("tool", "other").rootfs == kept.rootfs, "as from nothing"
+
+    world.add("base", "2.0")
+    world.add("modern", "1.0", depends="base (>= 2.0)")
+    world.publish()
+    asked.clear()
+    locked("tool", "modern")
+    assert world.versions()["base"] == "2.0" and world.base() == ["apt", "base"] and len(asked) == 2
 
 
 def test_offline_nothing_is_resolved_and_the_first_missing_package_is_named(world: World) -> None:

@@ -56,6 +56,7 @@ def test_what_is_no_lock_names_the_command_that_writes_one(text: str, says: str)
         ({"packages": ("htop", "vim")}, ["rootfs.packages: the lock does not answer htop, vim"]),
         ({"components": ()}, ["rootfs.components: the recipe does not ask for main"]),
         ({"filters": ("tcpdump",)}, ["filter tools: the lock does not answer tcpdump"]),
+        ({"base": ("systemd-sysv",)}, ["packages of the base: the lock does not answer systemd-sysv"]),
         (
             {"kernel": PackageWish(suite="sid", pattern="linux-source-.*", version="7.3-1")},
             ["kernel.source: the recipe asks for linux-source-.* 7.3-1 of sid, the lock answers none"],

@@ -78,7 +78,7 @@ def test_netmasks_of_both_sides_are_the_recipes(tmp_path: Path) -> None:
 
 
 def test_sizes_are_exact(tmp_path: Path) -> None:
-    spec: Any = plan(tmp_path, {"image": {"size": "16G"}}).parts["image"].spec
+    spec: Any = plan(tmp_path, {"image": {"size": "16G"}}).parts["image"].inputs["image"].spec
     assert spec.size == 16 << 30  # dd's count=1 seek=16G makes one byte more
 
 

@@ -88,17 +88,19 @@ def test_two_directories_have_equal_keys(tmp_path: Path, monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("change", "moved"),
     [
-        ({"rootfs": {"hostname": "other"}}, {"configure", "image", "bundle"}),
+        ({"rootfs": {"hostname": "other"}}, {"configure", "edited_image", "bundle"}),
         ({"launch": {"memory": "256M"}}, {"bundle"}),
-        ({"image": {"size": "2G"}}, {"image", "bundle"}),
+        ({"image": {"size": "2G"}}, {"image", "edited_image", "bundle"}),
+        ({"rootfs": {"remove": ["/srv"]}}, {"configure", "image", "edited_image", "bundle"}),
         ({"kernel": {"options": {"DUMMY": "m", "VETH": True}}},
-         {"kernel_config", "kernel", "configure", "image", "bundle"}),
-        ({"rootfs": {"users": [{"name": "root", "password_hash": "$y$j9T$abc"}]}}, {"configure", "image", "bundle"}),
-        ({"rootfs": {"packages": ["nftables", "vim"]}}, {"rootfs", "configure", "image", "bundle"}),
+         {"kernel_config", "kernel", "configure", "image", "edited_image", "bundle"}),
+        ({"rootfs": {"users": [{"name": "root", "password_hash": "$y$j9T$abc"}]}},
+         {"configure", "edited_image", "bundle"}),
+        ({"rootfs": {"packages": ["nftables", "vim"]}}, {"rootfs", "configure", "image", "edited_image", "bundle"}),
         ({"rootfs": {"bootstrap": {"kind": "debootstrap"}}},
-         {"packages", "rootfs", "configure", "image", "bundle"}),
+         {"packages", "rootfs", "configure", "image", "edited_image", "bundle"}),
         ({"network": [{"transport": {"kind": "tap", "ifname": "tap0"}}]},
-         {"kernel_config", "kernel", "rootfs", "configure", "image", "bundle"}),
+         {"kernel_config", "kernel", "rootfs", "configure", "image", "edited_image", "bundle"}),
     ],
 )  # fmt: skip
 def test_an_edit_moves_only_its_steps(tmp_path: Path, change: dict[str, Any], moved: set[str]) -> None:
@@ -110,6 +112,34 @@ def test_an_edit_moves_only_its_steps(tmp_path: Path, change: dict[str, Any], mo
 
     before, after = stages(plan(tmp_path)), stages(plan(tmp_path, change))
     assert {stage for stage in after if before.get(stage) != after[stage]} == moved
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"image": {"kind": "squashfs"}},
+        {"rootfs": {"run": [{"content": "#!/bin/sh\n"}]}},
+        {"rootfs": {"locale": "de_DE.UTF-8"}},
+    ],
+)
+def test_what_cannot_be_edited_is_written_whole(tmp_path: Path, change: dict[str, Any]) -> None:
+    made = plan(tmp_path, change)
+    image = made.parts["image"]
+    assert image.stage == "image"
+    assert image.inputs["root"].key == made.parts["rootfs"].key
+
+
+def test_an_automatic_size_leaves_room_for_what_is_put_in(tmp_path: Path) -> None:
+    """In steps, so that a longer file does not make the image below anew."""
+
+    def below(content: str) -> Any:
+        files = {"rootfs": {"files": [{"path": "/srv/f", "content": content}]}, "image": {"size": "auto"}}
+        return plan(tmp_path, files).parts["image"].inputs["image"]
+
+    little, more, much = below("x"), below("x" * 5000), below("x" * (5 << 20))
+    assert little.key == more.key != much.key
+    assert little.spec.room == 4 << 20 and much.spec.room == 8 << 20
+    assert little.spec.inodes >= 16
 
 
 def roots_of(made: Plan) -> dict[str, Step]:

@@ -23,6 +23,7 @@ case "$1 $2" in
     cp -- "$0" "$4/bin/python"
     : >"$4/bin/doit"
     ;;
+"-m compileall") ;;
 "-m pip")
     echo "pip $*" >>"$FAKE_LOG"
     [ -z "${FAKE_PIP_HANGS-}" ] || { : >"$FAKE_LOG.hangs"; sleep 30; }

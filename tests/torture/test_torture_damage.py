@@ -35,7 +35,7 @@ def cut(path: Path) -> None:
 
 
 HARMS: dict[str, Callable[[Path], None]] = {"flipped": flipped, "cut": cut, "gone": Path.unlink}
-STAGES = ("packages", "tools", "prebuilt_kernel", "rootfs", "configure", "image", "bundle")
+STAGES = ("packages", "tools", "prebuilt_kernel", "rootfs", "configure", "image", "edited_image", "bundle")
 
 
 def victims(yard: Yard, stage: str) -> Iterator[Path]:

@@ -59,7 +59,7 @@ def test_pairs(pair: tuple[Yard, Yard]) -> None:
         thread = threading.Thread(target=collect)
         for yard, host in zip(pair, hosts, strict=True):
             yard.be(host)
-        for path in (one.cache / "configure", one.cache / "image", one.cache / "bundle"):
+        for path in (one.cache / "configure", one.cache / "image", one.cache / "edited_image", one.cache / "bundle"):
             if number % 3 and path.exists():  # these are made in any case, all others every third time
                 subprocess.run(["rm", "-rf", str(path)], check=True, timeout=60)
         if number % 3 == 0:

@@ -42,6 +42,9 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9+.-]+")
 _SUITE = re.compile(r"[a-z][a-z0-9.-]*")
 _URI = re.compile(r"'(?P<uri>[^']+)' (?P<file>\S+) (?P<size>\d+) SHA256:(?P<sha256>[0-9a-f]{64})")
 
+MERGED = "usr-is-merged"
+"""The package that says that /usr is merged. Source: init-system-helpers depends on usrmerge | usr-is-merged."""
+
 _ESSENTIAL = "?narrow(?or(?archive(^{suite}$),?codename(^{suite}$)),?architecture({arch}),?essential)"
 _PRIORITY = "?narrow(?or(?archive(^{suite}$),?codename(^{suite}$)),?architecture({arch}),?or({these}))"
 _VARIANTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -74,11 +77,13 @@ class Apt:
     """The signed Release files that answers came from."""
 
     def resolve(
-        self, suite: str, variant: str, packages: Sequence[str] = (), keep: Mapping[str, str] | None = None
+        self, suite: str, variant: str, packages: Sequence[str] = (), keep: Mapping[str, str] | None = None,
+        *, alike: bool = False,
     ) -> tuple[LockedDeb, ...]:
         """Every package of a root file system: the variant's and `packages`, with all dependencies.
 
-        `keep` are versions by name, to be chosen wherever the lists have them and dependencies allow.
+        `keep` are versions by name, to be chosen wherever the lists have them and dependencies allow. `alike`: they are
+        of a root of the same suite and variant.
 
         Raises: LockError (no such suite or package, conflicts), FetchError (mirror, signature).
         """
@@ -89,10 +94,13 @@ class Apt:
             arch = self.architecture
             patterns.append(_PRIORITY.format(suite=_release_of(suite), arch=arch, these=these))
         wanted = [*patterns, *names, *self._checked(suite, packages)]
+        if alike and keep and MERGED in keep and "usrmerge" not in packages:
+            # What depends on it is essential, so it would be wanted again.
+            return self._install(suite, [*wanted, MERGED], keep)
         pins = self._install(suite, wanted, keep)
         if "usrmerge" in {pin.name for pin in pins} and "usrmerge" not in packages:
             # A new root is merged from the start: the empty package that says so spares usrmerge and perl.
-            pins = self._install(suite, [*wanted, "usr-is-merged"], keep)
+            pins = self._install(suite, [*wanted, MERGED], keep)
         return pins
 
     def closure(
@@ -198,10 +206,10 @@ class Apt:
 
     def _checked(self, suite: str, packages: Sequence[str]) -> list[str]:
         """The names, all known: apt would take `foo-` for "remove foo", and a regex for many packages."""
-        known = self._names(suite)
-        unknown = [name for name in packages if name not in set(known)]
+        known = set(self._names(suite))
+        unknown = [name for name in packages if name not in known]
         if unknown:
-            rows = [f"{name}: {suite} has no such package{nearest(name, known)}" for name in unknown]
+            rows = [f"{name}: {suite} has no such package{nearest(name, sorted(known))}" for name in unknown]
             raise LockError("\n".join(rows), f"look for the name with `apt-cache search` in {suite}")
         return list(packages)
 
@@ -232,7 +240,8 @@ class Apt:
     def _write_config(self, home: Path, suite: str) -> None:
         for name in ("state/lists/partial", "cache/archives/partial", "etc"):
             (home / name).mkdir(parents=True, exist_ok=True)
-        (home / "state/status").touch()
+        if not (home / "state/status").exists():  # a newer one would make apt's cache an old one
+            (home / "state/status").touch()
         (home / "log").unlink(missing_ok=True)
         (home / "apt.conf").write_text(_config(home, suite, self.architecture) + _fetch_settings())
         if not (home / "updated").exists():

@@ -12,13 +12,13 @@ from __future__ import annotations
 import functools
 import os
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from umlbuild import digest
 
 _POLYNOMIAL = 0x1_04C1_1DB7
 _ONES = 0xFFFF_FFFF
-_BLOCK = 1 << 20
 _ZEROS = bytes(1 << 18)
 """Shorter runs are faster by zlib."""
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -26,17 +26,25 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 def of_file(path: Path) -> str:
     """ "CHECKSUM SIZE", the first two words that cksum prints."""
-    remainder = 0
     with path.open("rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
-        at = 0
-        for start, end in digest.extents(file.fileno(), size):
-            remainder = _zeros(remainder, start - at)
-            at = start
-            while at < end and (block := os.pread(file.fileno(), min(_BLOCK, end - at), at)):
-                remainder = _data(remainder, block)
-                at += len(block)
-        remainder = _zeros(remainder, size - at)
+        starts = digest.chunks_of(file.fileno(), size)
+        return of_chunks(size, {at: of_chunk(os.pread(file.fileno(), digest.CHUNK, at)) for at in starts})
+
+
+def of_chunk(block: bytes) -> int:
+    """The remainder of a chunk alone, as `of_chunks` wants it."""
+    return _data(0, block)
+
+
+def of_chunks(size: int, chunks: Mapping[int, int]) -> str:
+    """As `of_file`, of a file of `size` bytes of which these chunks (see `digest.CHUNK`) are not all zeros."""
+    remainder = at = 0
+    for start, of_it in sorted(chunks.items()):
+        end = min(start + digest.CHUNK, size)
+        remainder = _zeros(remainder, end - at) ^ of_it
+        at = end
+    remainder = _zeros(remainder, size - at)
     remainder = _data(remainder, size.to_bytes((size.bit_length() + 7) // 8, "little"))
     return f"{remainder ^ _ONES} {size}"
 

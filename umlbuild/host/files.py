@@ -45,6 +45,10 @@ class Files:
         """The digest of a file; `at` is the key path that names it."""
         return self._known(name, at, tree=False)
 
+    def size(self, found: str) -> int:
+        """Bytes of a file with this digest, that was asked for."""
+        return self.paths[found].stat().st_size if found in self.paths else 0
+
     def tree(self, name: str, at: str) -> Sha256:
         """The digest of a directory."""
         return self._known(name, at, tree=True)

@@ -82,6 +82,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "rootfs": ("dpkg-deb", "tar"),
     "configure": (),
     "image": (),
+    "edited_image": (),
     "filters": (),
     "helper": ("gcc", "ld", "strip", "/usr/include/stdio.h"),
     "bundle": (),

@@ -49,3 +49,14 @@ def tool_argv(entry: Path, program: str, *, preload: Sequence[str] = ()) -> list
     if preload:
         argv += ["--preload", " ".join(str(library_path(tree, library)) for library in preload)]
     return [*argv, "--argv0", program, str(program_path(tree, program))]
+
+
+def complaint(program: str, log: Path, since: int) -> str:
+    """The first thing that a program whose status tells nothing (debugfs) has to say against its work, "" if nothing.
+
+    `since` is where its part of the log begins: the words that started it, what it is called and its version.
+    """
+    with log.open("rb") as file:
+        file.seek(since)
+        said = file.read().decode(errors="replace").splitlines()
+    return next((line for line in said if not line.startswith(("+ ", f"{program} "))), "")

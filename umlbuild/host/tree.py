@@ -43,7 +43,36 @@ class Tree:
 
     def write(self, archive: Path) -> None:
         """Write it, sorted; the first name of hard-linked ones has the content."""
-        tarball.write(self._settled(), archive)
+        tarball.write(self.settled(), archive)
+
+    def settled(self) -> Iterator[Member]:
+        """The members in order, the content of each hard-linked file with the first of its names."""
+        first: dict[str, str] = {}  # file → the name that comes first
+        for member in self:
+            if member.kind == "file":
+                first.setdefault(member.path, member.path)
+            elif member.kind == "link":
+                first.setdefault(member.target, member.path)
+        for member in self:
+            if member.kind == "link" and first[member.target] == member.path:
+                yield self._members[member.target].but(path=member.path)
+            elif member.kind in ("file", "link"):
+                file = member.path if member.kind == "file" else member.target
+                holder = first[file]
+                if holder == file:
+                    yield member
+                else:
+                    owner = self._members[file]
+                    yield owner.but(path=member.path, kind="link", target=holder, data=b"", xattrs={})
+            else:
+                yield member
+
+    def copy(self) -> Tree:
+        """Another tree of the same members."""
+        other = Tree(())
+        other._members = dict(self._members)
+        other._links = {path: set(names) for path, names in self._links.items()}
+        return other
 
     # Looking
 
@@ -220,28 +249,6 @@ class Tree:
             self._members[links[0]] = member.but(path=links[0])
             for link in links[1:]:
                 self._set(self._members[link].but(target=links[0]))
-
-    def _settled(self) -> Iterator[Member]:
-        """The members in order, the content of each hard-linked file with the first of its names."""
-        first: dict[str, str] = {}  # file → the name that comes first
-        for member in self:
-            if member.kind == "file":
-                first.setdefault(member.path, member.path)
-            elif member.kind == "link":
-                first.setdefault(member.target, member.path)
-        for member in self:
-            if member.kind == "link" and first[member.target] == member.path:
-                yield self._members[member.target].but(path=member.path)
-            elif member.kind in ("file", "link"):
-                file = member.path if member.kind == "file" else member.target
-                holder = first[file]
-                if holder == file:
-                    yield member
-                else:
-                    owner = self._members[file]
-                    yield owner.but(path=member.path, kind="link", target=holder, data=b"", xattrs={})
-            else:
-                yield member
 
 
 def _upward(path: str) -> Iterator[str]:

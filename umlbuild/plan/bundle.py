@@ -19,7 +19,7 @@ from umlbuild.plan.helper import helper_steps
 from umlbuild.plan.image import disk_steps, image_step, tools_step
 from umlbuild.plan.inputs import Files, Identity
 from umlbuild.plan.kernel import kernel_step
-from umlbuild.plan.rootfs import rootfs_step
+from umlbuild.plan.rootfs import root_of
 from umlbuild.plan.step import Step
 from umlbuild.plan.wishes import wishes_of
 from umlbuild.recipe import Recipe, network_checks
@@ -55,9 +55,9 @@ def plan_of(
 ) -> Plan:
     """The plan; what could not be read is in `files.problems` afterwards. Raises: RecipeError, LockError."""
     kernel = kernel_step(recipe, lock, files, identity)
-    root = rootfs_step(recipe, lock, files, identity, kernel)
+    root = root_of(recipe, lock, files, identity, kernel)
     tools = tools_step(recipe, lock)
-    image = image_step(recipe, root, tools)
+    image = image_step(recipe, root, tools, files)
     old = [*network_checks.too_old(recipe, recipe.kernel.source.version_of(lock.kernel[0] if lock.kernel else None))]
     if old:
         raise RecipeError([f"{files.file}: {problem}" for problem in old])
@@ -80,7 +80,7 @@ def plan_of(
         built_with=_built_with(inputs.values()),
     )
     bundle = Step(spec, f"bundle {recipe.name}", inputs, sources=files.paths)
-    parts = {"kernel": kernel, "rootfs": root, "image": image, "bundle": bundle}
+    parts = {"kernel": kernel, "rootfs": root.configured(whole=True), "image": image, "bundle": bundle}
     return Plan(recipe.name, recipe, path, bundle, parts, mirrors, wishes_of(recipe).questions())
 
 

@@ -6,15 +6,24 @@ import uuid
 
 from umlbuild.kinds.images import Disk
 from umlbuild.kinds.images.readonly import ReadOnlyKind
+from umlbuild.kinds.size import BLOCK
 from umlbuild.lock import Lock
+from umlbuild.plan.inputs import Files
 from umlbuild.plan.kernel import ARCHITECTURE
+from umlbuild.plan.rootfs import Root
 from umlbuild.plan.step import Step
 from umlbuild.recipe import Recipe
 from umlbuild.specs.packages import PackagesSpec
+from umlbuild.specs.rootfs import ConfigureSpec
 from umlbuild.specs.tools import ToolsSpec
 
 _NAMESPACE = uuid.UUID("6f1ad3f2-5a53-4ad8-9a3d-1c0b6c7a8e11")
 """Of the file systems' identifiers, which are derived from names so that they are stable."""
+
+_HOME = 256 << 10
+"""Bytes that a user's account and home take at most: /etc/skel and the keys."""
+_ROOM_STEP = 4 << 20
+_INODES_STEP = 256
 
 
 def tools_step(recipe: Recipe, lock: Lock) -> Step:
@@ -31,10 +40,34 @@ def tools_step(recipe: Recipe, lock: Lock) -> Step:
     return Step(spec, "image tools", {"packages": packages})
 
 
-def image_step(recipe: Recipe, root: Step, tools: Step) -> Step:
-    """The step whose entry has the root's `root.img`."""
-    spec = recipe.image.spec(uuid=_uuid(recipe, "root"))
-    return Step(spec, f"{recipe.image.kind} image", {"root": root, "tools": tools})
+def image_step(recipe: Recipe, root: Root, tools: Step, files: Files) -> Step:
+    """The step whose entry has the root's `root.img`.
+
+    Where that can be, one image is made of what is installed, and what is declared is put into a copy of it: then
+    another host name is a matter of a few blocks. Scripts may change anything: after them the image is written anew.
+    """
+    kind = recipe.image
+    spec = kind.spec(uuid=_uuid(recipe, "root"))
+    if kind.editor is None or root.spec.scripts:
+        return Step(spec, f"{kind.kind} image", {"root": root.configured(whole=True), "tools": tools})
+    more = {"remove": root.spec.remove, **(_room(root.spec, files) if spec.size is None else {})}
+    installed = Step(
+        spec.model_copy(update=more), f"{kind.kind} image of what is installed",
+        {"root": root.installed, "tools": tools, **root.modules},
+    )  # fmt: skip
+    changes = root.configured(whole=False)
+    return Step(
+        kind.editor, f"{kind.kind} image",
+        {"image": installed, "changes": changes, "tools": tools},
+    )  # fmt: skip
+
+
+def _room(spec: ConfigureSpec, files: Files) -> dict[str, int]:
+    """What an automatic size leaves for what is declared: in large steps, so that an edit seldom crosses one."""
+    sizes = [files.size(e.source) if e.source else len((e.content or "").encode()) for e in spec.entries]
+    room = sum(-(-size // BLOCK) * BLOCK for size in sizes) + len(spec.users) * _HOME
+    inodes = len(sizes) + len(spec.users) * _HOME // BLOCK
+    return {"room": room + -room % _ROOM_STEP, "inodes": inodes + -inodes % _INODES_STEP}
 
 
 def disk_steps(recipe: Recipe, tools: Step) -> dict[str, Step]:

@@ -37,6 +37,10 @@ class Files(Protocol):
         """The digest of a file; `at` is the key path that names it."""
         ...
 
+    def size(self, found: str) -> int:
+        """Bytes of a file with this digest, that was asked for."""
+        ...
+
     def tree(self, name: str, at: str) -> Sha256:
         """The digest of a directory."""
         ...

@@ -7,7 +7,9 @@ from nothing makes the same layers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 from umlbuild.lock import Lock
 from umlbuild.plan import guest
@@ -28,14 +30,34 @@ TRIMMED = {
 """What each word of `rootfs.trim` removes."""
 
 
-def rootfs_step(recipe: Recipe, lock: Lock, files: Files, identity: Identity, kernel: Step) -> Step:
-    """The step whose entry has the finished `rootfs.tar`."""
-    installed = _installed_step(recipe, lock, identity)
-    return Step(
-        _configure_spec(recipe, files),
-        f"configuration of {recipe.name}",
-        {"rootfs": installed, **({"modules": kernel} if has_modules(recipe) else {})},
+@dataclass(frozen=True)
+class Root:
+    """The root file system of a recipe, as far as steps make it."""
+
+    installed: Step
+    """The step that installs the packages."""
+    modules: Mapping[str, Step]
+    """The kernel's step as an input, if it comes with modules."""
+    spec: ConfigureSpec
+    """What is declared."""
+    sources: Mapping[str, Path]
+    """The user's files that it puts there."""
+    label: str
+
+    def configured(self, *, whole: bool) -> Step:
+        """The step whose entry has the finished `rootfs.tar`; or only what changes in what is installed."""
+        spec = self.spec.model_copy(update={"whole": whole})
+        return Step(spec, self.label, {"rootfs": self.installed, **self.modules}, sources=self.sources)
+
+
+def root_of(recipe: Recipe, lock: Lock, files: Files, identity: Identity, kernel: Step) -> Root:
+    """The root file system of a recipe."""
+    return Root(
+        installed=_installed_step(recipe, lock, identity),
+        modules={"modules": kernel} if has_modules(recipe) else {},
+        spec=_configure_spec(recipe, files),
         sources=files.paths,
+        label=f"configuration of {recipe.name}",
     )
 
 

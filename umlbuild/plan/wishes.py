@@ -5,7 +5,7 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from umlbuild.lock import Tarball, Wishes
-from umlbuild.plan.contributions import packages_of
+from umlbuild.plan.contributions import base_packages_of, packages_of
 from umlbuild.plan.filters import wanted
 from umlbuild.recipe import Recipe
 
@@ -26,6 +26,7 @@ def wishes_of(recipe: Recipe) -> Wishes:
         components=root.components,
         variant="none" if root.bootstrap.kind == "extract" else root.variant,
         packages=packages_of(recipe),
+        base=None if root.bootstrap.kind == "extract" else base_packages_of(recipe),
         kernel=source.wanted(root.suite),
         tarball=tarball,
         tools_suite=TOOLS_SUITE,

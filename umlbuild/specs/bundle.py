@@ -31,7 +31,7 @@ class BundleSpec(Spec):
     """
 
     STAGE: ClassVar[str] = "bundle"
-    VERSION: ClassVar[int] = 8
+    VERSION: ClassVar[int] = 9
 
     name: str
     launcher: str

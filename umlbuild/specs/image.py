@@ -40,13 +40,14 @@ class Command(Model):
 
 
 class ImageSpec(Spec):
-    """The image stage. Inputs `root` (entry with rootfs.tar; absent for an empty data disk) and `tools`
-    (entry of the tools stage with the programs below). Output: `root.img`, sparse, mode 0444, its mtime
-    made of its content (a COW file knows its backing file by size and mtime in seconds).
+    """The image stage. Inputs `root` (entry with rootfs.tar; absent for an empty data disk), `modules` (kernel entry
+    with modules.tar, if they are still to be put into it) and `tools` (entry with the programs below). Output:
+    `root.img`, sparse, mode 0444, its mtime made of its content (a COW file knows its backing file by size and mtime in
+    seconds), and `root.sums`, see `host.sums`.
     """
 
     STAGE: ClassVar[str] = "image"
-    VERSION: ClassVar[int] = 2
+    VERSION: ClassVar[int] = 3
 
     format: str
     """Name of the image kind, for messages only."""
@@ -58,6 +59,12 @@ class ImageSpec(Spec):
     """For an automatic size; with a fixed one, to tell how much would have been enough."""
     spare: int = 0
     """Free bytes to add to an automatic size."""
+    remove: tuple[str, ...] = ()
+    """Paths and patterns of the root that are left out, as `ConfigureSpec.remove`."""
+    room: int = 0
+    """Bytes of an automatic size for what `edited_image` puts in."""
+    inodes: int = 0
+    """Files that `edited_image` puts in, at most."""
     populate: Literal["tar", "protofile", "empty"]
     """How the content is got: the tar itself; an xfs {protofile} made of it; not at all."""
     commands: tuple[Command, ...]
@@ -74,3 +81,16 @@ class ImageSpec(Spec):
     """A file system that the stage writes itself, before the commands, which then only check it."""
     label: str | None = None
     """Volume label, for the stage's own writer; the commands have it in their words."""
+
+
+class EditedImageSpec(Spec):
+    """The edited_image stage. Inputs `image` (entry with root.img), `changes` (entry of the configure stage that is not
+    whole) and `tools` (with `editor`). Output: `root.img`, as the image stage's.
+    """
+
+    STAGE: ClassVar[str] = "edited_image"
+
+    editor: Literal["debugfs"]
+    """What makes the changes."""
+    preload: tuple[str, ...] = ()
+    """As `ImageSpec.preload`."""

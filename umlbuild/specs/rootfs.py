@@ -81,15 +81,17 @@ class Script(Model):
 
 class ConfigureSpec(Spec):
     """The configure stage. Input `rootfs`, and `modules` (kernel entry with modules.tar) if there are any.
-    Output: `rootfs.tar`, as the rootfs stage's.
+    Output: `rootfs.tar`, as the rootfs stage's; or only what is to be changed in it, see `host.changes`.
     """
 
     STAGE: ClassVar[str] = "configure"
 
+    whole: bool = True
+    """Whether the whole root is wanted. Scripts need it."""
     entries: tuple[Entry, ...] = ()
     remove: tuple[str, ...] = ()
     """Absolute paths or patterns (`*`, `?`, `[…]` within one name, `**` across names); removed with what is
-    below them, before entries are added."""
+    below them, before anything is added."""
     users: tuple[User, ...] = ()
     scripts: tuple[Script, ...] = ()
     enable: tuple[str, ...] = ()

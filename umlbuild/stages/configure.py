@@ -3,7 +3,7 @@
 The archive is edited as an archive: no root, namespace or unpacking is needed, and members that nobody
 names are copied as raw bytes. Only `scripts` need the root unpacked, with its owners, in a sandbox.
 
-Order: remove, users, entries, modules, services, scripts.
+Order: remove, modules (both: see `host.ground`), users, entries, services, scripts.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from umlbuild import digest
 from umlbuild.errors import StepFailed
-from umlbuild.host import initscripts, offline, residue, sandbox, tarball, units
+from umlbuild.host import changes, ground, initscripts, offline, residue, sandbox, units
 from umlbuild.host.accounts import FILES, Account, Accounts
 from umlbuild.host.tree import Tree
 from umlbuild.specs.rootfs import ConfigureSpec, Entry, User
@@ -25,33 +25,22 @@ _NO_HOME = ("/", "/nonexistent", "/dev/null")
 
 
 def run(spec: ConfigureSpec, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
-    """Fill `out` with `rootfs.tar`.
+    """Fill `out` with the whole root, or with what changes in it.
 
     Raises: StepFailed (what is declared does not fit the root), HostError (scripts need owners).
     """
-    tree = Tree.of(inputs["rootfs"] / "rootfs.tar")
-    _remove(tree, spec, context)
+    before = ground.of(inputs["rootfs"], spec.remove, inputs.get("modules"), context.note)
+    tree = before if spec.whole else before.copy()
     accounts = _users(tree, spec)
     for entry in spec.entries:
         _put(tree, entry, accounts, context)
-    if "modules" in inputs:
-        tree.merge(tarball.read(inputs["modules"] / "modules.tar"))
     _services(tree, spec)
+    if not spec.whole:
+        changes.between(before, tree).write(out)
+        return
     if spec.scripts:
         tree = _run_scripts(tree, spec, context)
-    tree.write(out / "rootfs.tar")
-
-
-def _remove(tree: Tree, spec: ConfigureSpec, context: Context) -> None:
-    gone: list[str] = []
-    for pattern in spec.remove:
-        found = tree.matching(pattern)
-        if "" in found:
-            raise StepFailed(f"removing {pattern}: that is the whole root", "name what is to go")
-        if not found:
-            context.note(f"nothing to remove at {pattern}")
-        gone += [f"/{path}" for path in found]
-    tree.remove(*gone)
+    tree.write(out / ground.ROOT_TAR)
 
 
 def _users(tree: Tree, spec: ConfigureSpec) -> Accounts:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
-from umlbuild import digest
 from umlbuild.errors import StepFailed, ToolFailed, UserError
-from umlbuild.host import btrfs, cksum, content, debugfs, protofile, sparse, tarball, tooltree
+from umlbuild.host import btrfs, content, debugfs, ground, protofile, seal, sparse, tarball, tooltree
 from umlbuild.host.btrfs_layout import NoRoom
 from umlbuild.host.process import EPOCH
 from umlbuild.host.tarball import Member
@@ -21,14 +20,9 @@ from umlbuild.kinds.size import about
 from umlbuild.specs.image import Command, ImageSpec
 from umlbuild.stages.context import Context
 
-IMAGE = "root.img"
-ROOT_TAR = "rootfs.tar"
 _TIMEOUT_S = 3600
 _MIB = 1 << 20
 _BYTES_PER_INODE = 16384
-_PAD = 4096
-"""squashfs and erofs end at a multiple of it; UML rounds a disk up to 512 bytes."""
-
 
 class ImageTooSmall(UserError):
     """The size in the recipe holds less than the root file system."""
@@ -50,9 +44,15 @@ class ImageTooSmall(UserError):
 
 def run(spec: ImageSpec, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Write `out/root.img`. Raises: ImageTooSmall, ToolFailed, StepFailed."""
-    image = out / IMAGE
-    tar = inputs["root"] / ROOT_TAR if spec.populate != "empty" else None
-    members = tarball.read(tar) if tar is not None else []
+    image = out / seal.IMAGE
+    tar = inputs["root"] / ground.ROOT_TAR if spec.populate != "empty" else None
+    is_ground = bool(spec.remove or "modules" in inputs)
+    if tar is None:
+        members = []
+    elif is_ground:
+        members = list(ground.of(inputs["root"], spec.remove, inputs.get("modules"), context.note).settled())
+    else:
+        members = tarball.read(tar)
     size = _size(spec, members)
     if size is not None:
         with image.open("xb") as file:
@@ -62,7 +62,7 @@ def run(spec: ImageSpec, inputs: Mapping[str, Path], out: Path, context: Context
         "tar": str(tar),
         "uuid": spec.uuid,
         "epoch": str(EPOCH),
-        "inodes": str(_inodes(size or 0, members)),
+        "inodes": str(_inodes(size or 0, content.inodes_of(members) + spec.inodes)),
         "work": str(context.work),
     }
     for name, text in spec.files:
@@ -76,15 +76,17 @@ def run(spec: ImageSpec, inputs: Mapping[str, Path], out: Path, context: Context
         for command in spec.commands:
             if command.wants_fixups and fixups is None:
                 continue
-            stdin = {"nothing": None, "tar": tar, "fixups": fixups}[command.stdin]
             start = tooltree.tool_argv(inputs["tools"], command.argv[0], preload=spec.preload)
             argv = [*start, *(_filled(word, words) for word in command.argv[1:])]
-            _run(command, argv, context, cwd=cwd, env=environment, stdin=stdin)
+            given = nullcontext({"nothing": None, "tar": tar, "fixups": fixups}[command.stdin])
+            with tarball.piped(members) if is_ground and command.stdin == "tar" else given as stdin:
+                _run(command, argv, context, cwd=cwd, env=environment, stdin=stdin)
     except (ToolFailed, NoRoom) as error:
         if size is not None and members and size < (enough := _enough(spec, members)):
             raise ImageTooSmall(size, members, enough) from error
         raise
-    _finish(image)
+    sparse.dig(image)
+    seal.seal(image)
 
 
 def _size(spec: ImageSpec, members: Sequence[Member]) -> int | None:
@@ -100,14 +102,13 @@ def _enough(spec: ImageSpec, members: Sequence[Member]) -> int:
     """Bytes in which the content certainly fits, in whole MiB."""
     need = spec.need
     assert need is not None, "a format with a size says what it needs"
-    inner = content.size_of(members) + content.inodes_of(members) * need.inode
+    inner = content.size_of(members) + spec.room + (content.inodes_of(members) + spec.inodes) * need.inode
     size = max(need.fixed + inner * (1000 + need.per_mille) // 1000, need.least)
     return -(-size // _MIB) * _MIB
 
 
-def _inodes(size: int, members: Sequence[Member]) -> int:
+def _inodes(size: int, now: int) -> int:
     """One inode for each 16 KiB, and a quarter more than there are files now: small images need their own."""
-    now = content.inodes_of(members)
     return max(size // _BYTES_PER_INODE, now + now // 4 + 256)
 
 
@@ -140,39 +141,11 @@ def _run(
     before = context.log.stat().st_size if context.log.exists() else 0
     context.run(argv, cwd=cwd, env=env, stdin=stdin, timeout_s=_TIMEOUT_S,
                 stdout=context.work / "stdout" if command.silent else None)  # fmt: skip
-    if command.silent:
-        with context.log.open("rb") as log:
-            log.seek(before)
-            said = log.read().decode(errors="replace").splitlines()
-        # The first line is the command's own, the second its version.
-        complaints = [line for line in said if not line.startswith(("+ ", f"{program} "))]
-        if complaints:
-            raise StepFailed(f"writing the image: {program} says: {complaints[0]}")
+    if command.silent and (complaint := tooltree.complaint(program, context.log, before)):
+        raise StepFailed(f"writing the image: {program} says: {complaint}")
 
 
 def _filled(word: str, words: Mapping[str, str]) -> str:
     for name, value in words.items():
         word = word.replace(f"{{{name}}}", value)
     return word
-
-
-def _finish(image: Path) -> None:
-    """Holes where zeros are, mode, and an mtime that only this content has."""
-    sparse.dig(image)
-    sparse.start_writing(image)  # `host.publish` waits for it
-    size = image.stat().st_size
-    if size % _PAD:
-        os.truncate(image, size + -size % _PAD)
-    with ThreadPoolExecutor(1) as beside:
-        sums = beside.submit(cksum.of_file, image)
-        told = digest.of_image(image)
-    stamp = mtime_of(told)
-    image.chmod(0o444)
-    os.utime(image, (stamp, stamp))
-    digest.remember(image, told)  # or the store would read it a second time
-    cksum.remember(told, sums.result())  # and the bundle a third
-
-
-def mtime_of(content: str) -> int:
-    """Seconds: the epoch and 24 bits of the content's digest."""
-    return EPOCH + int(content[:6], 16)

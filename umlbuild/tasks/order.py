@@ -25,6 +25,11 @@ PART = {"build": "bundle", "kernel": "kernel", "rootfs": "rootfs", "image": "ima
 """Verb → the part of a plan that it makes."""
 
 
+def walk(plan: Plan) -> Iterator[Step]:
+    """All steps of a plan, inputs first: those of its bundle, and of parts that no bundle is made of."""
+    yield from {step.key: step for part in plan.parts.values() for step in part.walk()}.values()
+
+
 @dataclass(frozen=True)
 class Order:
     """The plans of a request. Which entries are there is looked up once, when the tasks are made."""
@@ -47,7 +52,7 @@ class Order:
         found: dict[str, Site] = {}
         for plan in self.plans:
             site = Site(self.request.cache, plan.mirrors)
-            for step in plan.bundle.walk():
+            for step in walk(plan):
                 found.setdefault(step.key, site)
         return found
 
@@ -55,7 +60,7 @@ class Order:
         """All steps, inputs first, each key once."""
         seen: set[str] = set()
         for plan in self.plans:
-            for step in plan.bundle.walk():
+            for step in walk(plan):
                 if step.key not in seen:
                     seen.add(step.key)
                     yield step
@@ -159,11 +164,11 @@ def _look(request: Request, plans: tuple[Plan, ...], unlocked: tuple[str, ...]) 
     if request.running:
         from umlbuild.host import inuse
 
-        inuse.register(site.store, {step.key for plan in plans for step in plan.bundle.walk()})
+        inuse.register(site.store, {step.key for plan in plans for step in walk(plan)})
     here: set[str] = set()
     damaged: set[str] = set()
     for plan in plans:
-        for step in plan.bundle.walk():
+        for step in walk(plan):
             if site.has(step):
                 here.add(step.key)
                 if request.running:

@@ -9,7 +9,7 @@ from typing import Literal
 from umlbuild.kinds import size as sizes
 from umlbuild.kinds.contribution import Contribution
 from umlbuild.kinds.size import AutoSize
-from umlbuild.specs.image import Command, ImageSpec, Need
+from umlbuild.specs.image import Command, EditedImageSpec, ImageSpec, Need
 from umlbuild.specs.model import Model
 
 EPOCH_TEXT = "2023-11-14 22:13:20"
@@ -95,6 +95,11 @@ class ImageKind(Model):
     def libraries(self) -> tuple[str, ...]:
         """Libraries that they load by name."""
         return ()
+
+    @property
+    def editor(self) -> EditedImageSpec | None:
+        """How files are put into a finished image; None: it is written anew."""
+        return None
 
     def contribute(self) -> Contribution:
         """Kconfig symbols and guest files."""

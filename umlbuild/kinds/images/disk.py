@@ -96,7 +96,7 @@ class Disk(Model):
     def tools(self) -> tuple[str, ...]:
         """Debian packages whose programs write it."""
         return {
-            "ext4": ("e2fsprogs",), "xfs": xfs.Xfs().tools, "btrfs": btrfs.TOOLS, "none": (),
+            "ext4": ext4.TOOLS, "xfs": xfs.Xfs().tools, "btrfs": btrfs.TOOLS, "none": (),
         }[self.filesystem]  # fmt: skip
 
     @property
@@ -109,7 +109,7 @@ class Disk(Model):
     @property
     def libraries(self) -> tuple[str, ...]:
         """Libraries that they load by name."""
-        return (FAKETIME,) if self.filesystem == "xfs" else ()
+        return {"ext4": ext4.LIBRARIES, "xfs": (FAKETIME,)}.get(self.filesystem, ())
 
     def contribute(self) -> Contribution:
         """Kconfig symbols."""

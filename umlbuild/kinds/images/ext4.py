@@ -22,9 +22,13 @@ from pydantic import field_validator
 from umlbuild.kinds import symbols
 from umlbuild.kinds.contribution import Contribution
 from umlbuild.kinds.images.base import Format, WritableKind, at_least, label_of
-from umlbuild.specs.image import Command, ImageSpec, Need
+from umlbuild.specs.image import Command, EditedImageSpec, ImageSpec, Need
 
 LEAST = 8 << 20
+TOOLS = ("e2fsprogs", "libeatmydata1")
+LIBRARIES = ("libeatmydata.so",)
+"""Without it mke2fs and debugfs wait for the disk at their end. What must be on it, `host.publish` waits for.
+Source: libeatmydata's README (fsync and its kin do nothing)."""
 _CONFIG = "[defaults]\n\tbase_features = none\n[fs_types]\n" + "".join(
     f"\t{name} = {{\n\t\tfeatures = none\n\t}}\n" for name in ("ext4", "floppy", "small", "big", "huge")
 )
@@ -44,7 +48,7 @@ def journal_mib(size: int | None) -> int:
 def format_of(label: str, size: int | None, *, populated: bool) -> Format:
     """How an ext4 is written, from the tar or empty."""
     journal = journal_mib(size)
-    source = ("-d", "{tar}") if populated else ()
+    source = ("-d", "-") if populated else ()
     make = (
         "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-N", "{inodes}", "-m", "1",
         "-J", f"size={journal}", "-O", _FEATURES, "-L", label, "-U", "{uuid}",
@@ -53,12 +57,13 @@ def format_of(label: str, size: int | None, *, populated: bool) -> Format:
     mend = Command(argv=("debugfs", "-w", "-f", "{fixups}", "{image}"), silent=True)
     return Format(
         name="ext4",
-        commands=(Command(argv=make), mend) if populated else (Command(argv=make),),
+        commands=(Command(argv=make, stdin="tar"), mend) if populated else (Command(argv=make),),
         populate="tar" if populated else "empty",
         need=Need(fixed=(journal + 2) << 20, inode=256 + 64, per_mille=40, least=4 * journal << 20),
         fixups="debugfs" if populated else None,
         files=(("mke2fs.conf", _CONFIG),),
         environment=(("MKE2FS_CONFIG", "{work}/mke2fs.conf"),),
+        preload=LIBRARIES,
     )
 
 
@@ -93,7 +98,7 @@ class Ext4(WritableKind):
 
     @property
     def tools(self) -> tuple[str, ...]:
-        return ("e2fsprogs", "libarchive13t64")
+        return (*TOOLS, "libarchive13t64")
 
     @property
     def programs(self) -> tuple[str, ...]:
@@ -101,7 +106,11 @@ class Ext4(WritableKind):
 
     @property
     def libraries(self) -> tuple[str, ...]:
-        return ("libarchive.so.13",)
+        return (*LIBRARIES, "libarchive.so.13")
+
+    @property
+    def editor(self) -> EditedImageSpec:
+        return EditedImageSpec(editor="debugfs", preload=LIBRARIES)
 
     def contribute(self) -> Contribution:
         return Contribution(kconfig=symbols.EXT4, optional_kconfig=symbols.EXT4_OPTIONAL)
