@@ -106,7 +106,7 @@ def rebuilt(plan: Plan, cache: Path, note: Note) -> Iterator[Path]:
     steps = list(plan.bundle.walk())
     needs.require_for([step.spec for step in steps], cache, note)
     with Store(cache).working("verify") as scratch:
-        site = Site(scratch / "cache", plan.mirrors)
+        site = Site(scratch / "cache", plan.mirrors, plan.recipe.build)
         site.cache.mkdir(mode=0o755)
         for name in _SHARED:
             (cache / name).mkdir(exist_ok=True)

@@ -90,6 +90,7 @@ def test_two_directories_have_equal_keys(tmp_path: Path, monkeypatch: pytest.Mon
     [
         ({"rootfs": {"hostname": "other"}}, {"configure", "edited_image", "bundle"}),
         ({"launch": {"memory": "256M"}}, {"bundle"}),
+        ({"build": {"jobs": 9, "ccache": False, "distcc": True}}, set()),
         ({"image": {"size": "2G"}}, {"image", "edited_image", "bundle"}),
         ({"rootfs": {"remove": ["/srv"]}}, {"configure", "image", "edited_image", "bundle"}),
         ({"kernel": {"options": {"DUMMY": "m", "VETH": True}}},

@@ -129,7 +129,7 @@ def test_every_field_is_described() -> None:
     assert missing == []
 
 
-_TABLES = {"format", "kernel", "rootfs", "image", "launch", "hardening"}
+_TABLES = {"format", "kernel", "rootfs", "image", "launch", "hardening", "build"}
 
 
 def _fields(model: Any, prefix: str) -> list[tuple[str, str | None]]:

@@ -11,14 +11,17 @@ import pytest
 from umlbuild.errors import HostError
 from umlbuild.host import process
 from umlbuild.host.kbuild import Kbuild, ccache_directory
-from umlbuild.stages.context import Context, jobs
+from umlbuild.stages.context import Compiling, Context, jobs
 
 
 def test_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert jobs({}) == len(os.sched_getaffinity(0))
-    assert jobs({"UMLBUILD_JOBS": "7"}) == 7
+    monkeypatch.delenv("UMLBUILD_JOBS", raising=False)
+    here = len(os.sched_getaffinity(0))
+    alone = Context(tmp_path, tmp_path / "log")
+    said = Context(tmp_path, tmp_path / "log", compiling=Compiling(jobs=5))
+    assert (alone.cores(), alone.cores(6), said.cores(), said.cores(6)) == (here, here + 6, 5, 5)
     monkeypatch.setenv("UMLBUILD_JOBS", "3")
-    assert Context(tmp_path, tmp_path / "log").cores == 3
+    assert alone.cores(6) == said.cores(6) == 3
 
 
 @pytest.mark.parametrize("word", ["0", "-1", "many", "1.5", "\u00b2"])

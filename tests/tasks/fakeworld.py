@@ -88,6 +88,7 @@ class Recipe:
     format: int = 1
     version: str | None = None
     wants_lock: bool = False
+    build: None = None
 
 
 def read_recipe(path: Path) -> Recipe:

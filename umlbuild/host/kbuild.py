@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from umlbuild.errors import HostError, StepFailed, ToolFailed
-from umlbuild.host import process
+from umlbuild.host import distcc, process
 
 PROGRAMS: Mapping[str, str] = {
     "gcc": "gcc", "make": "make", "ld": "binutils", "strip": "binutils", "flex": "flex", "bison": "bison",
@@ -64,6 +64,8 @@ class Kbuild:
     cores: int = 1
     ccache: Path | None = None
     """ccache's directory; None: compile without it."""
+    helpers: tuple[str, ...] = ()
+    """distcc's machines, see `host.distcc`."""
 
     def __post_init__(self) -> None:
         missing = sorted({package for program, package in PROGRAMS.items() if process.find(program) is None})
@@ -111,10 +113,16 @@ class Kbuild:
         return ["RUSTC=false", "BINDGEN=false", "PAHOLE=false"]
 
     def _compilers(self) -> list[str]:
-        return ["CC=ccache gcc", "HOSTCC=ccache gcc"] if self.ccache else []
+        if self.ccache:  # which starts distcc for what it does not know
+            return ["CC=ccache gcc", "HOSTCC=ccache gcc"]
+        return ["CC=distcc gcc"] if self.helpers else []
 
     def _environment(self) -> dict[str, str]:
         env = {"LC_ALL": "C"}
+        if self.helpers:
+            directory = self.objects.with_name("distcc")
+            directory.mkdir(exist_ok=True)
+            env |= {**distcc.environment(self.helpers, directory), "CCACHE_PREFIX": "distcc"}
         if self.ccache:
             env["CCACHE_DIR"] = os.fspath(self.ccache)
             # The objects' directory has another name in each build; the prefix maps make it harmless.

@@ -36,6 +36,7 @@ PACKAGES = {
     "ccache": "ccache",
     "debootstrap": "debootstrap",
     "depmod": "kmod",
+    "distcc": "distcc",
     "dpkg-deb": "dpkg",
     "ethtool": "ethtool",
     "fakechroot": "fakechroot",
@@ -89,7 +90,7 @@ STAGES: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Stage → programs; a spec may add to them, see `programs_of`."""
 
-TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "newuidmap", "bwrap", "ccache",
+TESTS = ("shellcheck", "strace", "uml_mconsole", "debootstrap", "mmdebstrap", "newuidmap", "bwrap", "ccache", "distcc",
          "busybox", "fakechroot", "fakeroot", "slirp4netns", "tc", "tcpdump", "zstd", "ip",
          "ethtool", "vde_plug", "vde_switch", "minisign", *STAGES["kernel"], *STAGES["kernel_source"])  # fmt: skip
 """What the project's own tests use when it is there."""

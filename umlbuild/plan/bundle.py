@@ -96,8 +96,8 @@ def _sockets(recipe: Recipe) -> Sockets:
 
 
 def effective(recipe: Recipe) -> str:
-    """The recipe as TOML with `extends` merged and all defaults, without password hashes."""
-    data = recipe.model_dump(mode="json", exclude_none=True)
+    """The recipe as TOML with `extends` merged and all defaults, without password hashes and what changes no byte."""
+    data = recipe.model_dump(mode="json", exclude_none=True, exclude={"build"})
     for user in data["rootfs"]["users"]:
         if "password_hash" in user:
             user["password_hash"] = "(not shown)"

@@ -12,6 +12,7 @@ from pydantic import Field
 
 from umlbuild.kinds.hardening import Hardening
 from umlbuild.kinds.images import Disk, Image
+from umlbuild.recipe.build import Build
 from umlbuild.recipe.kernel import Kernel
 from umlbuild.recipe.launch import Launch
 from umlbuild.recipe.network import Network
@@ -42,3 +43,4 @@ class Recipe(Model):
     """Directories of the host that the guest sees."""
     hardening: Hardening = Hardening()
     launch: Launch = Launch()
+    build: Build = Build()

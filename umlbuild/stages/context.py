@@ -12,14 +12,24 @@ from umlbuild.host import process
 from umlbuild.host.downloads import Downloads
 
 
-def jobs(environ: Mapping[str, str]) -> int:
-    """What UMLBUILD_JOBS says. Raises: HostError if that is no number from 1 on."""
+def jobs(environ: Mapping[str, str]) -> int | None:
+    """What UMLBUILD_JOBS says, if anything. Raises: HostError if that is no number from 1 on."""
     word = environ.get("UMLBUILD_JOBS")
     if not word:
-        return len(os.sched_getaffinity(0))
+        return None
     if not (word.isascii() and word.isdigit() and int(word)):
         raise HostError(f"UMLBUILD_JOBS: {word!r} is no number from 1 on", "unset it, or write it like 4")
     return int(word)
+
+
+@dataclass(frozen=True)
+class Compiling:
+    """How a kernel is to be compiled, none of which shapes its bytes."""
+
+    jobs: int | None = None
+    """How many compilers at once; None: as many as there are cores, here and on the machines that help."""
+    ccache: bool = True
+    distcc: bool = False
 
 
 @dataclass(frozen=True)
@@ -36,10 +46,15 @@ class Context:
     """Archive name ("debian", "security") → base URLs, see `host.mirrors`."""
     downloads: Path | None = None
     """Where what was fetched is kept for all recipes, see `host.downloads`; None: in `work`."""
-    cores: int = field(default_factory=lambda: jobs(os.environ))
-    """How many processes a program may start at once: UMLBUILD_JOBS, else the cores that this process may use."""
+    compiling: Compiling = Compiling()
     note: Callable[[str], None] = lambda _text: None
     """Tell the reporter what is going on (one short line, e.g. "12 of 125 packages")."""
+
+    def cores(self, more: int = 0) -> int:
+        """How many compilers may run at once: UMLBUILD_JOBS, else what the recipe says, else the cores that this
+        process may use and `more`. Raises: HostError.
+        """
+        return jobs(os.environ) or self.compiling.jobs or len(os.sched_getaffinity(0)) + more
 
     @property
     def kept_downloads(self) -> Downloads:

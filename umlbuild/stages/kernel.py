@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from umlbuild import kconfig
-from umlbuild.host import libraries, modules, xstate
+from umlbuild.host import distcc, libraries, modules, xstate
 from umlbuild.host.identity import compilers_library
 from umlbuild.host.kbuild import STATIC, Kbuild, ccache_directory, links_statically, source_tree, uses_hidden_tools
 from umlbuild.specs.kernel import KernelSpec
@@ -27,7 +27,10 @@ def run(spec: KernelSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     objects.mkdir()
     shutil.copyfile(inputs["config"] / "config", objects / ".config")
     config = kconfig.parse((objects / ".config").read_text(), "config")
-    kbuild = Kbuild(tree, objects, context.log, context.cores, ccache_directory(context.work))
+    wanted = context.compiling
+    helpers = distcc.usable(os.environ, config, context.work, context.log, context.note) if wanted.distcc else ()
+    ccache = ccache_directory(context.work) if wanted.ccache else None
+    kbuild = Kbuild(tree, objects, context.log, context.cores(distcc.jobs(helpers)), ccache, helpers)
     hide = not uses_hidden_tools(config)
     has_modules = config.get("MODULES") == "y"
 

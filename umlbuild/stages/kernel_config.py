@@ -24,7 +24,7 @@ def run(spec: KernelConfigSpec, inputs: Mapping[str, Path], out: Path, context: 
     tree = source_tree(spec.tree, context.sources, inputs.get("source"))
     objects = context.work / "config"
     objects.mkdir()
-    kbuild = Kbuild(tree, objects, context.log, context.cores)
+    kbuild = Kbuild(tree, objects, context.log, context.cores())
     dot_config = objects / ".config"
     if spec.base == "file":
         assert spec.base_file is not None, "base is a file without a digest"

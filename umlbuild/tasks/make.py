@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from umlbuild.errors import Cancelled, HostError
 from umlbuild.host import process
@@ -23,12 +23,25 @@ if TYPE_CHECKING:
 Note = Callable[[str], None]
 
 
+class Build(Protocol):
+    """A recipe's `[build]`."""
+
+    @property
+    def jobs(self) -> int | None: ...
+    @property
+    def ccache(self) -> bool: ...
+    @property
+    def distcc(self) -> bool: ...
+
+
 @dataclass(frozen=True)
 class Site:
     """Where the steps of a build are made, and from where they fetch."""
 
     cache: Path
     mirrors: Mapping[str, str] = field(default_factory=dict)
+    build: Build | None = None
+    """How a recipe wants its kernel compiled."""
 
     @property
     def store(self) -> Store:
@@ -103,8 +116,10 @@ def sound(step: Step, site: Site, note: Note) -> Path:
 
 
 def _run(step: Step, site: Site, note: Note) -> None:
-    from umlbuild.stages.context import Context
+    from umlbuild.stages.context import Compiling, Context
 
+    wanted = site.build
+    compiling = Compiling(wanted.jobs, wanted.ccache, wanted.distcc) if wanted else Compiling()
     stage = importlib.import_module(f"umlbuild.stages.{step.stage}")
     store = site.store
     inputs = {role: site.entry(below) for role, below in step.inputs.items()}
@@ -115,6 +130,7 @@ def _run(step: Step, site: Site, note: Note) -> None:
             sources=step.sources,
             mirrors=site.mirrors,
             downloads=site.cache / "downloads",
+            compiling=compiling,
             note=note,
         )
         stage.run(step.spec, inputs, out, context)

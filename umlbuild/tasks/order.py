@@ -51,7 +51,7 @@ class Order:
     def _sites(self) -> dict[str, Site]:
         found: dict[str, Site] = {}
         for plan in self.plans:
-            site = Site(self.request.cache, plan.mirrors)
+            site = Site(self.request.cache, plan.mirrors, plan.recipe.build)
             for step in walk(plan):
                 found.setdefault(step.key, site)
         return found
