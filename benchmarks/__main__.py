@@ -41,7 +41,8 @@ class Suite:
 
     @cached_property
     def _builds(self) -> Builds:
-        return Builds(self._world, self._rounds, self._options.mkosi_mirror)
+        options = self._options
+        return Builds(self._world, self._rounds, options.mkosi_mirror, options.mkosi_root)
 
     @cached_property
     def _machines(self) -> Machines:
@@ -132,6 +133,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write JSON there; - prints it instead of the table")
     parser.add_argument("--work", type=Path, default=Path("/var/tmp"), help="where the run's directory is made")
     parser.add_argument("--mkosi-mirror", metavar="URL", help="let mkosi take part, from this mirror")
+    parser.add_argument("--mkosi-root", type=Path, metavar="DIR", help="a Debian in a directory, whose mkosi it is")
     return parser.parse_args()
 
 

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from benchmarks import byhand
-from benchmarks.byhand import Make
+from benchmarks.byhand import Make, Mkosi
 from benchmarks.measure import OURS, Measure, Side, interleaved, skipped
 from benchmarks.programs import Failed, seconds
 from benchmarks.world import KERNEL_S, World, router
@@ -22,16 +22,16 @@ _REBUILT = ("packages", "rootfs", "configure", "image", "edited_image", "bundle"
 class Builds:
     """The measures of builds in one world; each may be called alone."""
 
-    def __init__(self, world: World, rounds: int, mirror: str | None) -> None:
+    def __init__(self, world: World, rounds: int, mirror: str | None, mkosi_root: Path | None) -> None:
         self._world = world
         self._rounds = rounds
-        self._mirror = mirror
         self._names = (f"bench{number}" for number in count())
         self._recipe = world.recipe("bench")
         world.build(self._recipe)
         why = byhand.missing("make", "mmdebstrap", "mke2fs")
         self._peer = None if why else Make(world, _repository(world))
         self._why = why
+        self._mkosi = Mkosi(world, mirror, self._peer.names, mkosi_root) if mirror and self._peer else None
 
     def noop(self) -> Measure:
         """A build with nothing to do; make only compares times, we read every input."""
@@ -48,24 +48,25 @@ class Builds:
         if self._peer:
             self._peer.make()
             sides.append(Side("make (unpack, mke2fs)", self._rename_by_hand))
+        if (mkosi := self._mkosi) and not mkosi.missing():
+            sides.append(Side("mkosi, incremental", lambda: mkosi.build(f"--hostname={next(self._names)}")))
+            mkosi.build()  # fills its cache
         rows = interleaved(sides, self._rounds)
-        if self._mirror and not byhand.missing("mkosi"):
-            mirror = self._mirror
-            # Its first build fills its cache; a failure there is what the table says.
-            side = Side("mkosi --incremental", lambda: byhand.mkosi(self._world, mirror, next(self._names)))
-            first = interleaved([side], 1)
-            rows += first if first[0].failure else interleaved([side], self._rounds)
         return Measure("hostname edit", "another host name → new bundle", rows, goal_s=1.0)
 
     def package(self) -> Measure:
         """One package more, its file and its answer from the archives at hand."""
-        packages = iter(["less", "bc", "netbase", "file", "ed", "psmisc", "whiptail"])  # none is in the root anyway
+        names = ["less", "bc", "netbase", "file", "ed", "psmisc", "whiptail"]  # none is in the root anyway
+        packages, others = iter(names), iter(names)
 
         def ours() -> float:
             self._world.recipe("bench", packages=f'"{next(packages)}"')
             return self._world.build(self._recipe)
 
-        rows = interleaved([Side(OURS, ours)], min(self._rounds, 4))
+        sides = [Side(OURS, ours)]
+        if (mkosi := self._mkosi) and not mkosi.missing():
+            sides.append(Side("mkosi, incremental", lambda: mkosi.build(f"--package={next(others)}")))
+        rows = interleaved(sides, min(self._rounds, len(names)))
         self._world.recipe("bench")
         return Measure("one package more", "resolved, fetched, installed → new bundle", rows, goal_s=5.0)
 

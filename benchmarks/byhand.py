@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.programs import seconds
@@ -20,6 +21,43 @@ root.tar: packages.list
 \tmmdebstrap --quiet --variant=essential --include="$$(cat packages.list)" \
  --setup-hook='for d in bin sbin lib lib64; do mkdir -p "$$1/usr/$$d"; ln -s "usr/$$d" "$$1/$$d"; done' \
  bookworm $@ "deb [trusted=yes] copy:$(REPOSITORY) bookworm main"
+"""
+
+_MKOSI = """\
+[Distribution]
+Distribution=debian
+Release=bookworm
+Mirror={mirror}
+[Output]
+Format=disk
+ImageId=bench
+[Build]
+Incremental=yes
+CacheDirectory={place}/cache
+PackageCacheDirectory={place}/packages
+[Content]
+Packages={names}
+Bootable=no
+WithDocs=yes
+CleanPackageMetadata=no
+"""
+_PARTITION = "[Partition]\nType=root\nFormat=ext4\nCopyFiles=/\nMinimize=guess\n"
+
+_WITHIN = """\
+root=$1 place=$2
+shift 2
+mount --bind "$root" "$root"
+mount --rbind /dev "$root/dev"
+mount -t proc proc "$root/proc"
+mount -t sysfs sysfs "$root/sys"
+for directory in tmp run var/tmp; do mount -t tmpfs tmpfs "$root/$directory"; done
+mount --bind "$place" "$root/mnt"
+mkdir "$root/run/old"
+cd "$root"
+pivot_root . run/old
+cd /
+umount -l /run/old
+exec "$@"
 """
 
 
@@ -73,13 +111,33 @@ def debootstrap(world: World, peer: Make) -> float:
         remove(place)
 
 
-def mkosi(world: World, mirror: str, hostname: str) -> float:
-    """Seconds of an incremental build with another host name. Raises: Failed."""
-    place = world.root / "mkosi"
-    (place / "cache").mkdir(parents=True, exist_ok=True)
-    argv = [
-        *_OWN_MOUNTS, "mkosi", "-d", "debian", "-r", "bookworm", "-m", mirror, "-t", "directory", "-O", "out",
-        "--incremental",
-        "--cache", str(place / "cache"), f"--hostname={hostname}", "-f", "build",
-    ]  # fmt: skip
-    return seconds(argv, cwd=place, deadline_s=BUILD_S, env=world.env)
+@dataclass(frozen=True)
+class Mkosi:
+    """mkosi (25 or newer), with its cache of what is installed, for an ext4 of the same packages."""
+
+    world: World
+    mirror: str
+    names: str
+    """Packages, with commas."""
+    root: Path | None = None
+    """A Debian that has mkosi, if this machine has none; not changed but for what lies in its memory."""
+
+    def missing(self) -> str:
+        """The reason why it cannot run here, "" if it can."""
+        if self.root is None:
+            return missing("mkosi", "systemd-repart")
+        return "" if (self.root / "usr/bin/mkosi").exists() else f"{self.root}: has no mkosi"
+
+    def build(self, *words: str) -> float:
+        """Seconds of a build with these options; the first one fills the cache. Raises: Failed."""
+        place = self.world.root / "mkosi"
+        seen = Path("/mnt") if self.root else place
+        if not place.exists():
+            for name in ("cache", "packages", "mkosi.repart"):
+                (place / name).mkdir(parents=True)
+            (place / "mkosi.conf").write_text(_MKOSI.format(mirror=self.mirror, place=seen, names=self.names))
+            (place / "mkosi.repart/root.conf").write_text(_PARTITION)
+        argv = ["mkosi", f"--directory={seen}", "-f", *words, "build"]
+        if self.root:
+            argv = ["sh", "-ec", _WITHIN, "sh", str(self.root), str(place), *argv]
+        return seconds([*_OWN_MOUNTS, *argv], cwd=place, deadline_s=BUILD_S, env=self.world.env)
