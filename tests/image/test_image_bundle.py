@@ -10,6 +10,7 @@ import pytest
 
 from umlbuild import __version__, digest
 from umlbuild.errors import StepFailed
+from umlbuild.host import seal, sums
 from umlbuild.specs.bundle import BundleSpec, Source
 from umlbuild.stages import bundle
 from umlbuild.stages.context import Context
@@ -31,6 +32,7 @@ def entries(where: Path) -> dict[str, Path]:
         with image.open("wb") as file:
             os.truncate(file.fileno(), 1 << 20)
             file.write(role.encode())
+        sums.of(image).write(path / seal.SUMS)
         image.chmod(0o444)
         os.utime(image, (stamp, stamp))
         inputs[role] = path

@@ -49,20 +49,6 @@ def of_chunks(size: int, chunks: Mapping[int, int]) -> str:
     return f"{remainder ^ _ONES} {size}"
 
 
-_known: dict[str, str] = {}
-
-
-def of_immutable_file(path: Path) -> str:
-    """As `of_file`, for what nobody writes to any more: an image that `remember` was told of is not read again."""
-    content = digest.known(path)
-    return (content and _known.get(content)) or of_file(path)
-
-
-def remember(content: digest.Sha256, told: str) -> None:
-    """For an image with this digest, that was summed while that was made."""
-    _known[content] = told
-
-
 def _data(remainder: int, block: bytes) -> int:
     return _mirrored(zlib.crc32(block.translate(_REVERSED), _mirrored(remainder) ^ _ONES) ^ _ONES)
 

@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 from umlbuild import digest
-from umlbuild.host import cksum, sparse, sums
+from umlbuild.host import sparse, sums
 from umlbuild.host.process import EPOCH
 
 IMAGE = "root.img"
-_SUMS = "root.sums"
+SUMS = "root.sums"
 _PAD = 4096
 """squashfs and erofs end at a multiple of it; UML rounds a disk up to 512 bytes."""
 
@@ -23,13 +23,12 @@ def seal(image: Path, below: Path | None = None) -> None:
     size = image.stat().st_size
     if size % _PAD:
         os.truncate(image, size + -size % _PAD)
-    made = sums.of(image, below, sums.read(below.with_name(_SUMS)) if below else None)
-    made.write(image.with_name(_SUMS))
+    made = sums.of(image, below, sums.read(below.with_name(SUMS)) if below else None)
+    made.write(image.with_name(SUMS))
     stamp = mtime_of(made.content)
     image.chmod(0o444)
     os.utime(image, (stamp, stamp))
     digest.remember(image, made.content)  # or the store would read it a second time
-    cksum.remember(made.content, made.cksum)  # and the bundle a third
 
 
 def mtime_of(content: str) -> int:

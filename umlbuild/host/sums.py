@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,25 @@ class Sums:
     def cksum(self) -> str:
         """As `cksum.of_file`."""
         return cksum.of_chunks(self.size, {at: remainder for at, (_, remainder) in self.chunks.items()})
+
+    def runs(self) -> Iterator[tuple[int, int]]:
+        """(first, count) of neighbouring chunks that are not all zeros, in chunks."""
+        first = count = 0
+        for at in sorted(self.chunks):
+            if count and at == (first + count) * CHUNK:
+                count += 1
+                continue
+            if count:
+                yield first, count
+            first, count = at // CHUNK, 1
+        if count:
+            yield first, count
+
+    def cksum_of(self, first: int, count: int) -> str:
+        """As `cksum`, of these chunks alone."""
+        start, end = first * CHUNK, min((first + count) * CHUNK, self.size)
+        chunks = {at - start: remainder for at, (_, remainder) in self.chunks.items() if start <= at < end}
+        return cksum.of_chunks(end - start, chunks)
 
     def write(self, path: Path) -> None:
         """Write them to a file."""

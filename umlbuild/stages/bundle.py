@@ -9,7 +9,7 @@ import re
 import shlex
 import shutil
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import tomli_w
 
 from umlbuild import __version__, digest
 from umlbuild.errors import StepFailed
-from umlbuild.host import cksum, sparse
+from umlbuild.host import cksum, seal, sparse, sums
 from umlbuild.specs.bundle import BundleSpec
 from umlbuild.stages.context import Context
 
@@ -29,6 +29,8 @@ FORMAT = 1
 """Of the manifest; rises when a reader of the old one could be misled."""
 
 _ID_DIGITS = 16
+_MOST_RUNS = 100
+"""For more, reading one after the other takes longer than reading all."""
 _PLACEHOLDER = re.compile(r"@[A-Z][A-Z0-9_]*@")
 
 
@@ -43,9 +45,9 @@ class _File:
 
 def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Context) -> None:
     """Fill `out`. Raises: StepFailed if an input lacks a file."""
-    images = {"root.img": _input(inputs, "image", "root.img")}
+    images = {seal.IMAGE: _input(inputs, "image", seal.IMAGE)}
     for role in sorted((role for role in inputs if role.startswith("disk")), key=lambda role: int(role[4:])):
-        images[f"{role}.img"] = _input(inputs, role, "root.img")
+        images[f"{role}.img"] = _input(inputs, role, seal.IMAGE)
     for name, source in images.items():
         context.note(name)
         sparse.link_or_copy(source, out / name)
@@ -69,13 +71,13 @@ def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     _put_sources(spec, out, context)
     paths = [path for path in sorted(out.rglob("*")) if path.is_file()]
     with ThreadPoolExecutor(1) as beside:  # both read whole images
-        sums = beside.submit(_sums, out, [str(path.relative_to(out)) for path in paths])
+        summed = beside.submit(_sums, out, [str(path.relative_to(out)) for path in paths], images)
         files = [_described(path, out) for path in paths]
     release = _input(inputs, "kernel", "release").read_text().strip()
     values = {
         "KERNEL_RELEASE": release,
         "INTERPRETER": interpreter,
-        "SUMS": shlex.quote(sums.result()),
+        "SUMS": shlex.quote(summed.result()),
     }
     for file in files:
         if file.name in images:
@@ -91,13 +93,24 @@ def run(spec: BundleSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     (out / MANIFEST).chmod(0o644)
 
 
-def _sums(out: Path, names: list[str]) -> str:
-    """What cksum(1) says of the files. The launcher reads all of them before the machine's first start: SHA-256 would
-    take as long as a boot, and against somebody who can write the bundle it would not help either.
+def _sums(out: Path, names: Sequence[str], images: Mapping[str, Path]) -> str:
+    """What cksum(1) says of the files; then, with first and count, of the runs of MiB of images that are no holes.
 
-    Source: measured, image of 593 MB: sha256sum 2.3 s, cksum 0.05 s.
+    The launcher reads all of them before the machine's first start: SHA-256 would take as long as a boot, and against
+    somebody who can write the bundle it would not help either. Source: measured, image of 593 MB: sha256sum 2.3 s,
+    cksum 0.05 s; but 0.5 to 6 s for the holes of 2 GiB, which take up as much memory.
     """
-    return "\n".join(f"{cksum.of_immutable_file(out / name)} {name}" for name in names)
+    rows: list[str] = []
+    for name in names:
+        if name not in images:
+            rows.append(f"{cksum.of_file(out / name)} {name}")
+            continue
+        known = sums.read(images[name].with_name(seal.SUMS))
+        rows.append(f"{known.cksum} {name}")
+        runs = list(known.runs()) or [(0, 0)]
+        if len(runs) <= _MOST_RUNS and sum(count for _, count in runs) * digest.CHUNK < known.size:
+            rows += [f"{known.cksum_of(first, count)} {name} {first} {count}" for first, count in runs]
+    return "\n".join(rows)
 
 
 def _put_kernel(entry: Path, out: Path) -> str:
