@@ -70,6 +70,19 @@ class Builds:
         self._world.recipe("bench")
         return Measure("one package more", "resolved, fetched, installed → new bundle", rows, goal_s=5.0)
 
+    def root(self) -> Measure:
+        """A root file system alone, configured, from packages that are there."""
+
+        def ours() -> float:
+            self._world.forget("rootfs", "configure")
+            return self._world.build(self._recipe, verb="rootfs")
+
+        sides = [Side(OURS, ours)]
+        if (peer := self._peer) is not None:
+            sides.append(Side("mmdebstrap", _after(peer.forget, lambda: peer.make("root.tar"))))
+        rows = interleaved(sides, self._rounds)
+        return Measure("cold root", "an archive of the root, nothing fetched", rows, goal_ratio=0.6)
+
     def cold(self) -> Measure:
         """A whole bundle from packages that are there."""
 

@@ -41,8 +41,12 @@ init = "busybox"
 bootstrap = "extract"
 hostname = "HOSTNAME"
 
-[[rootfs.run]]
-content = "#!/bin/busybox sh\\necho made >/etc/made\\n"
+[[rootfs.users]]
+name = "ann"
+
+[[rootfs.files]]
+path = "/etc/made"
+content = "made"
 
 [image]
 kind = "ext4"

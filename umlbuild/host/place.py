@@ -16,7 +16,7 @@ from umlbuild.errors import HostError
 
 _ROOM_MB = {
     "packages": 100, "tools": 30, "kernel_source": 1600, "kernel": 400, "prebuilt_kernel": 100,
-    "rootfs": 500, "configure": 300, "image": 300, "edited_image": 300, "bundle": 10,
+    "rootfs": 500, "configure": 100, "image": 300, "edited_image": 300, "bundle": 10,
 }  # fmt: skip
 """Stage → megabytes that it takes in the cache, scratch included (a small system)."""
 
