@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from umlbuild import digest
+from umlbuild.host import ranges
 
 _BLOCK = 1 << 20
 _PAGE = 4096
@@ -30,12 +31,8 @@ def copy(source: Path, target: Path) -> None:
         info = os.fstat(reader.fileno())
         os.truncate(writer.fileno(), info.st_size)
         for at, end in digest.extents(reader.fileno(), info.st_size):
-            while at < end:
-                block = os.pread(reader.fileno(), min(_BLOCK, end - at), at)
-                if not block:
-                    raise OSError(errno.EIO, f"{source} became shorter while it was copied")
-                _write_all(writer.fileno(), block, at)
-                at += len(block)
+            writer.seek(at)
+            ranges.copy(reader.fileno(), writer.fileno(), at, end)
         os.fchmod(writer.fileno(), info.st_mode & 0o7777)
     os.utime(target, ns=(info.st_mtime_ns, info.st_mtime_ns))
 
@@ -89,10 +86,3 @@ def empty_ranges(fd: int, size: int) -> Iterator[tuple[int, int]]:
             at += len(block)
     if start < size // _PAGE * _PAGE:
         yield start, size // _PAGE * _PAGE
-
-
-def _write_all(fd: int, block: bytes, at: int) -> None:
-    view = memoryview(block)
-    while view:
-        count = os.pwrite(fd, view, at)
-        view, at = view[count:], at + count

@@ -11,7 +11,6 @@ Source: pax(1) "ustar Interchange Format" and "pax Extended Header"; GNU tar man
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import mmap
 import os
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import IO, Literal
 
 from umlbuild.errors import StepFailed
+from umlbuild.host import ranges
 from umlbuild.host.process import EPOCH
 
 Kind = Literal["file", "dir", "symlink", "link", "char", "block", "fifo"]
@@ -118,7 +118,7 @@ def unpack(member: Member, out: Path) -> None:
             return
         start = member.data.start
         with member.data.file.open("rb") as source:
-            _copy(source.fileno(), file.fileno(), Span(member.data.file, start, start + member.size))
+            ranges.copy(source.fileno(), file.fileno(), start, start + member.size)
 
 
 def write(members: Iterable[Member], out: Path) -> None:
@@ -173,7 +173,7 @@ def _write(members: Iterable[Member], out: int) -> None:
             if range_ is not None:
                 if range_.file not in sources:
                     sources[range_.file] = stack.enter_context(range_.file.open("rb"))
-                _copy(sources[range_.file].fileno(), out, range_)
+                ranges.copy(sources[range_.file].fileno(), out, range_.start, range_.end)
                 range_ = None
 
         def put(piece: bytes | Span) -> None:
@@ -414,21 +414,3 @@ def _path(name: bytes) -> str:
 
 def _padded(size: int) -> int:
     return size + -size % _BLOCK
-
-
-def _copy(source: int, target: int, span: Span) -> None:
-    """Append a range of one file to another inside the kernel (shared blocks where the file system can)."""
-    at, left = span.start, span.end - span.start
-    ranges = True
-    while left > 0:
-        try:
-            done = os.copy_file_range(source, target, left, at) if ranges else os.sendfile(target, source, at, left)
-        except OSError as error:
-            if not ranges or error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-            ranges = False
-            continue
-        if done == 0:
-            raise StepFailed(f"{span.file.name}: {left} bytes are missing at its end")
-        at += done
-        left -= done
