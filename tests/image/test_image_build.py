@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from imagekit import UUID, awkward_root, build, root_entry, tool
 
 from umlbuild import digest
 from umlbuild.errors import StepFailed, UserError
-from umlbuild.host import sparse
+from umlbuild.host import sparse, tooltree
 from umlbuild.host.seal import mtime_of
 from umlbuild.host.tarball import Member
 from umlbuild.kinds.images import Disk
@@ -77,6 +78,18 @@ def test_same_bytes_everywhere(
     assert first.stat().st_mtime == second.stat().st_mtime == mtime_of(digest.of_image(first))
     assert stat.S_IMODE(first.stat().st_mode) == stat.S_IMODE(second.stat().st_mode) == 0o444
     assert first.stat().st_size % 4096 == 0
+
+
+@pytest.mark.parametrize("kind", [Ext4(), Xfs()], ids=name_of)
+def test_libraries_are_preloaded_from_a_path_with_blanks(kind: ImageKind, tmp_path: Path) -> None:
+    entry = tmp_path / "a blank or two"
+    entry.symlink_to(tools_of(kind))
+    preload = kind.spec(uuid=UUID).preload
+    argv = [*tooltree.tool_argv(entry, kind.programs[-1], preload=preload), "-V"]
+    env = {"LD_DEBUG": "files"}
+    said = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60, check=False).stderr
+    assert preload and "cannot be preloaded" not in said
+    assert all(f"calling init: {entry}" in said and Path(name).name in said for name in preload)
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)

@@ -44,10 +44,12 @@ def tool_argv(entry: Path, program: str, *, preload: Sequence[str] = ()) -> list
     loaders = sorted((tree / "usr/lib64").glob("ld-linux-*.so.*"))
     if not loaders:
         raise StepFailed(f"{program}: the tools packages have no C library (libc6)")
-    libraries = ":".join(str(path) for path in sorted((tree / "usr/lib").glob("*-linux-gnu*")))
+    first = [library_path(tree, library) for library in preload]
+    directories = [*sorted((tree / "usr/lib").glob("*-linux-gnu*")), *(path.parent for path in first)]
+    libraries = ":".join(dict.fromkeys(map(str, directories)))
     argv = [str(loaders[0]), "--inhibit-cache", "--library-path", libraries]
-    if preload:
-        argv += ["--preload", " ".join(str(library_path(tree, library)) for library in preload)]
+    if first:  # by name: blanks part the words, also those in a path
+        argv += ["--preload", " ".join(path.name for path in first)]
     return [*argv, "--argv0", program, str(program_path(tree, program))]
 
 
