@@ -22,7 +22,7 @@ from umlbuild.host.offline import VARIABLE
 pytestmark = pytest.mark.skipif(process.find("distccd") is None, reason="needs distcc, whose package has distccd too")
 
 Serve = Callable[..., str]
-PARTS = ("kernel/time/",)
+PARTS = ("kernel/time/", "kernel/locking/", "lib/crypto/")
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_jobs(words: tuple[str, ...], count: int) -> None:
     assert distcc.jobs(words) == count
 
 
-@pytest.mark.build
+@pytest.mark.slow
 def test_objects_of_a_kernel_have_the_same_bytes(tmp_path: Path, serve: Serve) -> None:
     """Parts of a real kernel, in other directories, with and without another machine; the last without ccache."""
     source = sourcekit.tree_7()
