@@ -152,11 +152,6 @@ def of_immutable_file(path: Path) -> Sha256:
     return _immutable[key]
 
 
-def known(path: Path) -> Sha256 | None:
-    """What `of_immutable_file` knows already."""
-    return _immutable.get(_facts(path))
-
-
 def _facts(path: Path) -> tuple[int, int, int, int]:
     info = path.stat()
     return info.st_dev, info.st_ino, info.st_size, info.st_mtime_ns

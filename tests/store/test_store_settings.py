@@ -11,14 +11,15 @@ import pytest
 from umlbuild.errors import HostError
 from umlbuild.host import process
 from umlbuild.host.kbuild import Kbuild, ccache_directory
-from umlbuild.stages.context import Compiling, Context, jobs
+from umlbuild.specs.build import Build
+from umlbuild.stages.context import Context, jobs
 
 
 def test_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("UMLBUILD_JOBS", raising=False)
     here = len(os.sched_getaffinity(0))
     alone = Context(tmp_path, tmp_path / "log")
-    said = Context(tmp_path, tmp_path / "log", compiling=Compiling(jobs=5))
+    said = Context(tmp_path, tmp_path / "log", build=Build(jobs=5))
     assert (alone.cores(), alone.cores(6), said.cores(), said.cores(6)) == (here, here + 6, 5, 5)
     monkeypatch.setenv("UMLBUILD_JOBS", "3")
     assert alone.cores(6) == said.cores(6) == 3

@@ -1,4 +1,4 @@
-"""Ranges of files, copied inside the kernel: blocks are shared where the file system can (btrfs, xfs)."""
+"""Ranges of files, copied inside the kernel; it may share the blocks. Source: copy_file_range(2)."""
 
 from __future__ import annotations
 

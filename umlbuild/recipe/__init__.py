@@ -12,13 +12,13 @@ from pydantic import Field
 
 from umlbuild.kinds.hardening import Hardening
 from umlbuild.kinds.images import Disk, Image
-from umlbuild.recipe.build import Build
 from umlbuild.recipe.kernel import Kernel
 from umlbuild.recipe.launch import Launch
 from umlbuild.recipe.network import Network
 from umlbuild.recipe.rootfs import Rootfs
 from umlbuild.recipe.share import Share
 from umlbuild.recipe.types import RecipeName, ReleaseVersion
+from umlbuild.specs.build import Build
 from umlbuild.specs.model import Model
 
 

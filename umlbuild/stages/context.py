@@ -10,6 +10,7 @@ from pathlib import Path
 from umlbuild.errors import HostError, StepFailed
 from umlbuild.host import process
 from umlbuild.host.downloads import Downloads
+from umlbuild.specs.build import Build
 
 
 def jobs(environ: Mapping[str, str]) -> int | None:
@@ -20,16 +21,6 @@ def jobs(environ: Mapping[str, str]) -> int | None:
     if not (word.isascii() and word.isdigit() and int(word)):
         raise HostError(f"UMLBUILD_JOBS: {word!r} is no number from 1 on", "unset it, or write it like 4")
     return int(word)
-
-
-@dataclass(frozen=True)
-class Compiling:
-    """How a kernel is to be compiled, none of which shapes its bytes."""
-
-    jobs: int | None = None
-    """How many compilers at once; None: as many as there are cores, here and on the machines that help."""
-    ccache: bool = True
-    distcc: bool = False
 
 
 @dataclass(frozen=True)
@@ -46,7 +37,8 @@ class Context:
     """Archive name ("debian", "security") → base URLs, see `host.mirrors`."""
     downloads: Path | None = None
     """Where what was fetched is kept for all recipes, see `host.downloads`; None: in `work`."""
-    compiling: Compiling = Compiling()
+    build: Build = field(default_factory=Build)
+    """How the recipe wants its kernel compiled."""
     note: Callable[[str], None] = lambda _text: None
     """Tell the reporter what is going on (one short line, e.g. "12 of 125 packages")."""
 
@@ -54,7 +46,7 @@ class Context:
         """How many compilers may run at once: UMLBUILD_JOBS, else what the recipe says, else the cores that this
         process may use and `more`. Raises: HostError.
         """
-        return jobs(os.environ) or self.compiling.jobs or len(os.sched_getaffinity(0)) + more
+        return jobs(os.environ) or self.build.jobs or len(os.sched_getaffinity(0)) + more
 
     @property
     def kept_downloads(self) -> Downloads:

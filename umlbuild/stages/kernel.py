@@ -27,7 +27,7 @@ def run(spec: KernelSpec, inputs: Mapping[str, Path], out: Path, context: Contex
     objects.mkdir()
     shutil.copyfile(inputs["config"] / "config", objects / ".config")
     config = kconfig.parse((objects / ".config").read_text(), "config")
-    wanted = context.compiling
+    wanted = context.build
     helpers = distcc.usable(os.environ, config, context.work, context.log, context.note) if wanted.distcc else ()
     ccache = ccache_directory(context.work) if wanted.ccache else None
     kbuild = Kbuild(tree, objects, context.log, context.cores(distcc.jobs(helpers)), ccache, helpers)

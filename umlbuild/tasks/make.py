@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from umlbuild.errors import Cancelled, HostError
 from umlbuild.host import process
@@ -19,19 +19,9 @@ from umlbuild.tasks.progress import board
 
 if TYPE_CHECKING:
     from umlbuild.plan.step import Step
+    from umlbuild.specs.build import Build
 
 Note = Callable[[str], None]
-
-
-class Build(Protocol):
-    """A recipe's `[build]`."""
-
-    @property
-    def jobs(self) -> int | None: ...
-    @property
-    def ccache(self) -> bool: ...
-    @property
-    def distcc(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -116,10 +106,9 @@ def sound(step: Step, site: Site, note: Note) -> Path:
 
 
 def _run(step: Step, site: Site, note: Note) -> None:
-    from umlbuild.stages.context import Compiling, Context
+    from umlbuild.specs.build import Build
+    from umlbuild.stages.context import Context
 
-    wanted = site.build
-    compiling = Compiling(wanted.jobs, wanted.ccache, wanted.distcc) if wanted else Compiling()
     stage = importlib.import_module(f"umlbuild.stages.{step.stage}")
     store = site.store
     inputs = {role: site.entry(below) for role, below in step.inputs.items()}
@@ -130,7 +119,7 @@ def _run(step: Step, site: Site, note: Note) -> None:
             sources=step.sources,
             mirrors=site.mirrors,
             downloads=site.cache / "downloads",
-            compiling=compiling,
+            build=site.build or Build(),
             note=note,
         )
         stage.run(step.spec, inputs, out, context)
