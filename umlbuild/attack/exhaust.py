@@ -158,8 +158,11 @@ def _grows(scene: Scene, program: Program) -> None:
     if "writable share" in scene.needs:
         files["share"] = f"{scene.writable_share}/{scene.canaries.token}-grow"
     for label, path in files.items():
-        fd = program.call("openat", AT_FDCWD, path, O_RDWR | (O_CREAT if label not in ("cow", "disk") else 0), 0o600)
+        is_new = label not in ("cow", "disk")
+        fd = program.call("openat", AT_FDCWD, path, O_RDWR | (O_CREAT if is_new else 0), 0o600)
         program.call("ftruncate", fd, _FAR, label=label)
+        if is_new:  # without a jail it would stay on the host
+            program.call("unlink", path)
 
 
 def _descriptors(_scene: Scene, program: Program) -> None:
