@@ -12,7 +12,7 @@ from typing import Any
 
 import tomli_w
 
-from umlbuild import digest
+from umlbuild import digest, kconfig
 from umlbuild import lock as locks
 from umlbuild.host import xstate
 from umlbuild.host.identity import Identities
@@ -60,8 +60,9 @@ def jail() -> Path:
 
 
 def options_7() -> dict[str, Any]:
-    """Everything that any test's recipe contributes, so that all of them share one kernel."""
-    merged: dict[str, Any] = {}
+    """Everything that any test's recipe contributes, and the shipped router's, so that all of them share one kernel."""
+    fragment = PROJECT / "recipes" / "router" / "kernel.config"
+    merged: dict[str, Any] = dict(kconfig.parse(fragment.read_text(), fragment.name))
     for group in _ALL_SYMBOLS:
         merged.update({name: value.strip('"') if value.startswith('"') else value for name, value in group.items()})
     return {**merged, "DUMMY": "m", "VETH": "m"}
@@ -74,6 +75,12 @@ def source_7() -> dict[str, Any]:
         "options": options_7(),
         "modules": ["dummy"],
     }
+
+
+def share_kernel(recipes: Path) -> None:
+    """Give the router in a copy of the shipped recipes the kernel of `source_7`."""
+    values = kconfig.render((name, kconfig.spelled(value)) for name, value in options_7().items())
+    (recipes / "router" / "kernel.config").write_text(values)
 
 
 @functools.cache
