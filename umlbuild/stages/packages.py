@@ -2,21 +2,17 @@
 
 The only stage of a root file system that uses the network. Each byte is checked against its pin, so the
 repository itself needs no signature. Downloads are shared by all recipes: a package is fetched once.
-
-Source: deb(5), Debian wiki RepositoryFormat; mmdebstrap and debootstrap both take this layout offline.
 """
 
 from __future__ import annotations
 
-import email.utils
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from umlbuild import digest
 from umlbuild.errors import StepFailed
-from umlbuild.host import fetch, process
+from umlbuild.host import fetch, process, repository
 from umlbuild.host.downloads import link
 from umlbuild.specs.packages import DebPin, PackagesSpec
 from umlbuild.stages.context import Context
@@ -36,7 +32,9 @@ def run(spec: PackagesSpec, inputs: Mapping[str, Path], out: Path, context: Cont
         raise StepFailed("fetching packages: two pins have the same file name", "resolve the recipe anew")
     _fetch_all(spec.pins, pool, context)
     if spec.suite is not None:
-        _write_repository(spec, pool, out / "dists" / spec.suite)
+        with ThreadPoolExecutor(_AT_ONCE) as threads:
+            paragraphs = list(threads.map(lambda pin: _paragraph(pool / pin.filename, pin), spec.pins))
+        repository.write(out, spec.suite, spec.architecture, paragraphs)
 
 
 def _fetch_all(pins: tuple[DebPin, ...], pool: Path, context: Context) -> None:
@@ -63,28 +61,6 @@ def _fetch_all(pins: tuple[DebPin, ...], pool: Path, context: Context) -> None:
             raise
 
 
-def _write_repository(spec: PackagesSpec, pool: Path, suite: Path) -> None:
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        stanzas = list(threads.map(lambda pin: _stanza(pool / pin.filename, pin), spec.pins))
-    # debootstrap overlooks a last paragraph that no empty line follows.
-    packages = "".join(f"{stanza}\n" for stanza in stanzas).encode()
-    index = suite / "main" / f"binary-{spec.architecture}" / "Packages"
-    index.parent.mkdir(parents=True)
-    index.write_bytes(packages)
-    (suite / "Release").write_text(
-        "Origin: Debian\n"
-        "Label: Debian\n"
-        f"Suite: {spec.suite}\n"
-        f"Codename: {spec.suite}\n"
-        f"Date: {email.utils.formatdate(process.EPOCH, usegmt=True)}\n"
-        f"Architectures: {spec.architecture}\n"
-        "Components: main\n"
-        "SHA256:\n"
-        f" {digest.of_bytes(packages)} {len(packages)} {index.relative_to(suite)}\n"
-    )
-
-
-def _stanza(deb: Path, pin: DebPin) -> str:
-    """A package's paragraph in `Packages`: its own control file, and where it is."""
+def _paragraph(deb: Path, pin: DebPin) -> str:
     control = process.output(["dpkg-deb", "--field", str(deb)], timeout_s=60)
-    return f"{control.rstrip()}\nFilename: pool/{pin.filename}\nSize: {pin.size}\nSHA256: {pin.sha256}\n"
+    return repository.paragraph(control, pin.filename, pin.size, pin.sha256)
