@@ -453,6 +453,9 @@ trap 'end 131' QUIT
 trap 'end 143' TERM
 trap 'end 124' USR1
 
+# While root still makes files in its directory, nobody may not.
+[ -z "$UPLINK" ] || [ -n "$drop" ] || uplink_start
+
 # --- the guest's disks -----------------------------------------------------------------------------------
 
 if [ -n "$stateful" ] && [ -z "$ephemeral" ]; then
@@ -518,7 +521,10 @@ if [ -n "$drop" ]; then
     done
 fi
 
-[ -z "$UPLINK" ] || uplink_start
+if [ -n "$UPLINK" ]; then
+    [ -z "$drop" ] || uplink_start
+    uplink_await
+fi
 
 # --- start -----------------------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ uplink_check() {
     case $("$slirp" --help 2>/dev/null) in *--target-type=*bess*) ;; *)
         refuse "$slirp: is too old for UML: it has no --target-type=bess" "install slirp4netns 1.2.0 or newer" ;;
     esac
+    [ -n "$UPLINK_FORWARDS" ] || return 0
     # (A shell's `read` takes one byte at a time, and of a sysctl there is only one.)
     first=$(cat /proc/sys/net/ipv4/ip_unprivileged_port_start 2>/dev/null) || first=1024
     forwards check_port
@@ -65,7 +66,7 @@ holder() {
     done
 }
 
-# Returns when slirp4netns runs and has all ports; refuses if that cannot be had.
+# Starts slirp4netns, which takes longer than what else there is to prepare.
 uplink_start() {
     mkdir "$inst/net" "$inst/net/slirp"
     : >"$inst/net/resolv.conf"
@@ -81,12 +82,16 @@ uplink_start() {
         uplink_jail "$slirp" --target-type=bess --enable-seccomp $UPLINK_OPTIONS "$@"
     ) &
     uplink=$!
+}
+
+# Returns when slirp4netns runs and has all ports; refuses if that cannot be had.
+uplink_await() {
     tries=0
     while [ ! -e "$inst/net/ready" ] && [ ! -e "$inst/net/why" ] && [ -z "$ended" ]; do
         tries=$((tries + 1))
-        { [ "$tries" -lt $((UPLINK_START_S * 50)) ] && kill -0 "$uplink" 2>/dev/null; } ||
+        { [ "$tries" -lt $((UPLINK_START_S * 100)) ] && kill -0 "$uplink" 2>/dev/null; } ||
             { [ -e "$inst/net/why" ] || echo "slirp4netns cannot be started" >"$inst/net/why"; }
-        sleep 0.02
+        sleep 0.01
     done
     [ -e "$inst/net/why" ] || return 0
     read -r why <"$inst/net/why"
