@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +35,8 @@ def resumed_near(ranges: list[str | None], cut: int) -> bool:
 
 
 @contextlib.contextmanager
-def serving(directory: Path, *, cut_once_at: int = 0, ranges: bool = True) -> Iterator[Server]:
-    """Serve the files of a directory; without `ranges` every answer is the whole file."""
+def serving(directory: Path, *, cut_once_at: int = 0, ranges: bool = True, drips: bool = False) -> Iterator[Server]:
+    """Serve the files of a directory; without `ranges` every answer is the whole file, with `drips` byte by byte."""
     server = Server(cut_once_at=cut_once_at)
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -55,7 +56,13 @@ def serving(directory: Path, *, cut_once_at: int = 0, ranges: bool = True) -> It
             end = len(body)
             if server.cut_once_at:
                 end, server.cut_once_at = server.cut_once_at, 0
-            self.wfile.write(body[start:end])
+            if drips:
+                with contextlib.suppress(OSError):
+                    for at in range(start, end):
+                        self.wfile.write(body[at : at + 1])
+                        time.sleep(0.02)
+            else:
+                self.wfile.write(body[start:end])
             self.close_connection = True
 
         def log_message(self, format: str, *args: object) -> None:

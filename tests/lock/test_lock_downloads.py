@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,31 @@ def test_a_broken_download_stays_for_the_next_build(tmp_path: Path, monkeypatch:
         fetch.download(f"{server.url}/file", dest, sha256=digest.of_bytes(content))
     assert webkit.resumed_near(server.ranges, 600_000)
     assert dest.read_bytes() == content
+
+
+def test_a_server_that_drips_is_not_waited_for(tmp_path: Path) -> None:
+    """Each of its bytes comes in time, the file would in half an hour."""
+    (tmp_path / "file").write_bytes(bytes(100_000))
+    began = time.monotonic()
+    with webkit.serving(tmp_path, drips=True) as server:
+        with pytest.raises(FetchError, match="took too long"):
+            fetch.download(f"{server.url}/file", tmp_path / "kept", sha256="0" * 64, timeout_s=1)
+        with pytest.raises(FetchError, match="took longer than 1 s"):
+            fetch.ask("GET", f"{server.url}/file", timeout_s=1)
+        assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("limit", [599_999, 600_000])
+def test_an_answer_that_breaks_or_is_too_long(tmp_path: Path, limit: int) -> None:
+    (tmp_path / "file").write_bytes(bytes(600_000))
+    with webkit.serving(tmp_path, cut_once_at=300_000) as server:
+        with pytest.raises(FetchError, match=r"bytes are missing|IncompleteRead|broke"):
+            fetch.ask("GET", f"{server.url}/file")
+        if limit < 600_000:
+            with pytest.raises(FetchError, match="is longer than 599999 bytes"):
+                fetch.ask("GET", f"{server.url}/file", limit=limit)
+        else:
+            assert fetch.ask("GET", f"{server.url}/file", limit=limit).body == bytes(600_000)
 
 
 def test_two_builds_fetch_a_file_once(tmp_path: Path) -> None:

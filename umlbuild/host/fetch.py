@@ -27,6 +27,7 @@ ATTEMPTS = 5
 _CONNECT_S = 15
 _READ_S = 60
 _QUICK_S = 10
+_ASK_S = 300
 _BLOCK = 1 << 18
 _POLL_S = 0.1
 _FINAL = (401, 403, 404, 410)  # trying again would not help
@@ -140,10 +141,12 @@ def ask(
     headers: Mapping[str, str] | None = None,
     limit: int = 1 << 20,
     read_s: float = _READ_S,
+    timeout_s: float = _ASK_S,
 ) -> Answer:
-    """One request (a path as its body: that file), and the answer whatever its status.
+    """One request (a path as its body: that file), and the answer whatever its status, for which `timeout_s` are left
+    once it begins.
 
-    Raises: FetchError (no answer, longer than `limit` bytes).
+    Raises: FetchError (no answer, longer than `limit` bytes, too slow).
     """
     import requests
 
@@ -157,13 +160,17 @@ def ask(
                 method, url, data=data, headers={**length, **(headers or {})}, auth=_own_authorization(headers),
                 stream=True, timeout=(_QUICK_S, read_s),
             ))  # fmt: skip
-            said = bytes(answer.raw.read(limit + 1, decode_content=True))
+            said, deadline = b"", time.monotonic() + timeout_s
+            for block in _blocks(answer):
+                said += block
+                if len(said) > limit:
+                    raise FetchError(f"{url}: is longer than {limit} bytes")
+                if time.monotonic() > deadline:
+                    raise FetchError(f"{url}: the answer took longer than {timeout_s:.0f} s")
     except requests.RequestException as error:
         raise FetchError(f"{url}: {_reason(error)}") from error
     except OSError as error:
         raise FetchError(f"{url}: {error}") from error
-    if len(said) > limit:
-        raise FetchError(f"{url}: is longer than {limit} bytes")
     return Answer(answer.status_code, answer.reason, answer.headers, said, answer.url)
 
 
@@ -275,10 +282,26 @@ def _fetch_rest(session: Session, part: _Part) -> None:
             part.restart()
         length = int(answer.headers.get("Content-Length", 0))
         total = length + part.have if length else 0
-        for block in answer.iter_content(_BLOCK):
+        for block in _blocks(answer):
             part.add(block, total)
         if total and part.have != total:
             raise requests.ConnectionError(f"the connection broke after {part.have} of {total} bytes")
+
+
+def _blocks(answer: requests.Response) -> Iterator[bytes]:
+    """What an answer says, as it comes: whoever waits for a whole block of a server that sends a byte now and then
+    does not see how late it is. Raises: requests.RequestException (it breaks, or says nothing for long).
+    """
+    import requests
+    from urllib3.exceptions import HTTPError
+
+    try:
+        while block := answer.raw.read1(_BLOCK, decode_content=True):
+            yield block
+    except (HTTPError, OSError) as error:
+        raise requests.ConnectionError(error) from error
+    if answer.raw.length_remaining:
+        raise requests.ConnectionError(f"the connection broke, {answer.raw.length_remaining} bytes are missing")
 
 
 def _copy(part: _Part) -> None:
