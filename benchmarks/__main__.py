@@ -60,9 +60,10 @@ class Suite:
             "prebuilt": lambda: self._machines.prebuilt(),  # noqa: PLW0108  # made when it is called
             "boot": lambda: self._machines.source(),  # noqa: PLW0108
             "kernel": lambda: self._builds.kernels(),  # noqa: PLW0108
+            "router": lambda: iter([self._builds.whole()]),
         }
 
-    SLOW = ("kernel",)
+    SLOW = ("kernel", "router")
     QUICK = ("noop", "hostname", "prebuilt")
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.programs import seconds
-from benchmarks.world import BUILD_S, World, remove
+from benchmarks.world import BUILD_S, KERNEL_S, World, remove
 
 _OWN_MOUNTS = ("unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
 """debootstrap and mkosi mount /proc and more into their trees and leave that there when they are ended: in a namespace
@@ -107,6 +108,36 @@ def debootstrap(world: World, peer: Make) -> float:
     )
     try:
         return seconds([*_OWN_MOUNTS, "sh", "-ec", script], cwd=place, deadline_s=BUILD_S, env=world.env)
+    finally:
+        remove(place)
+
+
+_ROUTER = r"""
+dpkg-deb --fsys-tarfile "$1" | tar -xf - --wildcards './usr/src/linux-source-*.tar.xz'
+mkdir linux && tar -xf usr/src/linux-source-*.tar.xz -C linux --strip-components=1
+mkdir objects modules tree && cp "$2" objects/.config
+make -s -C linux ARCH=um O="$PWD/objects" "-j$(nproc)" linux modules
+make -s -C linux ARCH=um O="$PWD/objects" INSTALL_MOD_PATH="$PWD/modules" modules_install
+shift 2
+for repository; do
+    names=$names,$(sed -n 's/^Package: //p' "$repository"/dists/*/*/*/Packages | paste -sd,)
+    sources="$sources
+deb [trusted=yes] copy:$repository bookworm main"
+done
+merge='for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done'
+mmdebstrap --quiet --variant=essential --include="${names#,}" --setup-hook="$merge" bookworm root.tar "$sources"
+tar -xf root.tar -C tree && cp -a modules/lib/modules tree/usr/lib/
+truncate -s 2G root.img && mke2fs -q -F -t ext4 -d tree root.img
+"""
+
+
+def router(world: World, source: Path, config: Path, repositories: Sequence[Path]) -> float:
+    """Seconds of a router from nothing: source package unpacked, make, mmdebstrap, mke2fs. Raises: Failed."""
+    place = world.root / "router-by-hand"
+    place.mkdir()
+    argv = ["sh", "-ec", _ROUTER, "sh", str(source), str(config), *map(str, repositories)]
+    try:
+        return seconds(argv, cwd=place, deadline_s=KERNEL_S, env=world.env)
     finally:
         remove(place)
 
