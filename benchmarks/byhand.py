@@ -121,11 +121,10 @@ make -s -C linux ARCH=um O="$PWD/objects" INSTALL_MOD_PATH="$PWD/modules" module
 shift 2
 for repository; do
     names=$names,$(sed -n 's/^Package: //p' "$repository"/dists/*/*/*/Packages | paste -sd,)
-    sources="$sources
-deb [trusted=yes] copy:$repository bookworm main"
-done
+    echo "deb [trusted=yes] copy:$repository bookworm main"
+done >sources
 merge='for d in bin sbin lib lib64; do mkdir -p "$1/usr/$d"; ln -s "usr/$d" "$1/$d"; done'
-mmdebstrap --quiet --variant=essential --include="${names#,}" --setup-hook="$merge" bookworm root.tar "$sources"
+mmdebstrap --quiet --variant=essential --include="${names#,}" --setup-hook="$merge" bookworm root.tar - <sources
 tar -xf root.tar -C tree && cp -a modules/lib/modules tree/usr/lib/
 truncate -s 2G root.img && mke2fs -q -F -t ext4 -d tree root.img
 """
