@@ -12,9 +12,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from umlbuild import digest
-from umlbuild.host import deb
+from umlbuild.errors import Cancelled
+from umlbuild.host import deb, process
 from umlbuild.host.downloads import link
-from umlbuild.host.process import EPOCH
 
 _OF_FILE = ("Filename:", "Size:", "SHA256:")
 
@@ -37,7 +37,7 @@ def write(out: Path, suite: str, architecture: str, paragraphs: Sequence[str]) -
         "Label: Debian\n"
         f"Suite: {suite}\n"
         f"Codename: {suite}\n"
-        f"Date: {email.utils.formatdate(EPOCH, usegmt=True)}\n"
+        f"Date: {email.utils.formatdate(process.EPOCH, usegmt=True)}\n"
         f"Architectures: {architecture}\n"
         "Components: main\n"
         "SHA256:\n"
@@ -63,11 +63,15 @@ def inflate(repository: Path, out: Path) -> None:
 
     dpkg inflates on one processor, and essential packages twice; here all processors do it once. What cannot be
     inflated is taken as it is. Measured: mmdebstrap of 107 packages (43 MB, inflated 164) in 5.4 s, not 8.1, for 1.0 s.
+
+    Raises: Cancelled.
     """
     pool = out / "pool"
     pool.mkdir(parents=True)
 
     def inflated(text: str) -> str:
+        if process.is_cancelled():
+            raise Cancelled("inflating packages ended, the build was told to stop")
         lines = text.splitlines()
         source = repository / next(line for line in lines if line.startswith("Filename:")).partition(": ")[2]
         target = pool / source.name

@@ -453,7 +453,7 @@ trap 'end 131' QUIT
 trap 'end 143' TERM
 trap 'end 124' USR1
 
-# While root still makes files in its directory, nobody may not.
+# Not yet where the directory is going to be nobody's (the user's): root still makes files there.
 [ -z "$UPLINK" ] || [ -n "$drop" ] || uplink_start
 
 # --- the guest's disks -----------------------------------------------------------------------------------

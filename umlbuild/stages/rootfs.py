@@ -24,8 +24,8 @@ from umlbuild.specs.rootfs import RootfsSpec
 from umlbuild.stages.context import Context
 
 _TIMEOUT_S = 1800
-_GROWTH = 4
-"""Bytes of a root file system and of what its making leaves, for a byte of inflated packages (measured: 2 to 3)."""
+_GROWTH = 10
+"""Bytes of a root file system and of what its making leaves, for a byte of packages (measured: 4 to 7)."""
 
 _OF_HOST = (
     # the build host's, or the bootstrapper's way to its repository
@@ -128,7 +128,7 @@ def _bootstrap(spec: RootfsSpec, inputs: Mapping[str, Path], names: Sequence[str
     steps = [shlex.join(step)]
     if not makes_tar:
         steps.append(shlex.join(sandbox.packing("/tmp/root", str(seen_archive))))
-    size = _GROWTH * _size_of(given["repository"])
+    size = _GROWTH * _size_of(inputs["packages"]) + _size_of(given["repository"])  # of these apt makes copies
     if "base" in given:  # as a tree, and in the archive
         size += 2 * (given["base"] / "rootfs.tar").stat().st_size
     script = sandbox.script(steps, context.work, size=size, given=given)
