@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from umlbuild import tasks
 from umlbuild.tasks import check, task_build, task_image, task_kernel, task_release, task_rootfs, task_step
-from umlbuild.tasks.config import ALONE
+from umlbuild.tasks.config import alone
 
-DOIT_CONFIG = {**tasks.DOIT_CONFIG, **ALONE}
+DOIT_CONFIG = alone()
 
 __all__ = [
     "DOIT_CONFIG", "task_build", "task_check", "task_image", "task_kernel", "task_release", "task_rootfs", "task_step",

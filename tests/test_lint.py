@@ -24,6 +24,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "specs": ("digest", "specs"),
     "kinds": (*PURE, "specs", "kinds"),
     "recipe": (*PURE, "specs", "kinds", "recipe"),
+    "finding": ("errors",),
     "lock": (*PURE, "specs", "kinds", "recipe", "lock"),
     "plan": (*PURE, "specs", "kinds", "recipe", "lock", "plan", "launcher"),
     "launcher": (),
@@ -34,7 +35,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "resolving": (*PURE, "specs", "kinds", "recipe", "lock", "plan", "host"),
     "project": (*PURE, "specs", "kinds", "recipe", "lock", "plan", "host", "resolving", "project"),
     "vendor": (*PURE, "specs", "recipe", "lock", "plan", "host", "project"),
-    "tasks": (*PURE, "specs", "plan", "stages", "host", "project", "tasks"),
+    "tasks": (*PURE, "specs", "plan", "stages", "host", "finding", "project", "tasks"),
 }
 """Room → what it may import of umlbuild; a room that is not here (the command line's) may import all."""
 

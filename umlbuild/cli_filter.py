@@ -59,7 +59,7 @@ def add_parser(verbs: Verbs) -> None:
 
 def compiled_of(word: str, directory: Path) -> Iterator[Compiled]:
     """The filters of a recipe: out of the store, or compiled now if they are not there. Raises: UserError."""
-    from umlbuild import project
+    from umlbuild import finding, project
     from umlbuild.host.files import Files
     from umlbuild.host.store import Store
     from umlbuild.lock import Lock
@@ -67,7 +67,7 @@ def compiled_of(word: str, directory: Path) -> Iterator[Compiled]:
     from umlbuild.plan.wishes import wishes_of
     from umlbuild.specs.filters import FiltersSpec
 
-    path, *_ = project.find_recipes(word, directory)
+    path, *_ = finding.find_recipes(word, directory)
     recipe = project.read_recipe(path)
     files = Files(path.parent.absolute(), path.name)
     step = filters_step(recipe, project.read_lock(path, recipe) or Lock(asked=wishes_of(recipe)), files)

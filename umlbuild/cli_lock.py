@@ -37,14 +37,14 @@ def add_parsers(verbs: Verbs) -> None:
 
 
 def _lock(options: argparse.Namespace) -> int:
+    from umlbuild import finding, project
     from umlbuild import lock as locks
-    from umlbuild import project
     from umlbuild.errors import LockError
     from umlbuild.lock import Lock
     from umlbuild.resolving import resolved
 
     here = Path.cwd()
-    for path in project.find_recipes(options.recipe, here):
+    for path in finding.find_recipes(options.recipe, here):
         recipe = project.read_recipe(path)
         file = locks.path_of(path).name
         old: Lock | None = None
@@ -66,11 +66,11 @@ def _lock(options: argparse.Namespace) -> int:
 
 
 def _vendor(options: argparse.Namespace) -> int:
-    from umlbuild import project
+    from umlbuild import finding, project
     from umlbuild.vendor import vendor
 
     here = Path.cwd()
-    path, *_ = project.find_recipes(options.recipe, here)
+    path, *_ = finding.find_recipes(options.recipe, here)
     where = vendor(path, options.directory.absolute(), cache=project.cache_directory(here), note=_note)
     recipe = where.relative_to(options.directory.absolute())
     print(shlex.join(["cd", str(options.directory)]), "&&", shlex.join(["umlbuild", "build", str(recipe)]),

@@ -24,11 +24,11 @@ def add_parsers(verbs: Verbs) -> None:
 
 
 def _plan(options: argparse.Namespace) -> int:
-    from umlbuild import forecast, project
+    from umlbuild import finding, forecast, project
 
     here = Path.cwd()
     cache = project.cache_directory(here)
-    for path in project.find_recipes(options.recipe, here):
+    for path in finding.find_recipes(options.recipe, here):
         plan = project.plan_recipe(path, resolve=False, note=lambda _text: None, cache=cache)
         found = forecast.forecast_of(plan.bundle, cache)
         print(json.dumps(forecast.data_of(found)) if options.json else forecast.text_of(found))
@@ -36,8 +36,8 @@ def _plan(options: argparse.Namespace) -> int:
 
 
 def _why(options: argparse.Namespace) -> int:
-    from umlbuild import project, why
+    from umlbuild import finding, why
 
-    for path in project.find_recipes(options.recipe, Path.cwd()):
+    for path in finding.find_recipes(options.recipe, Path.cwd()):
         print(why.text_of(path, Path.cwd(), options.step))
     return 0

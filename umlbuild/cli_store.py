@@ -82,14 +82,14 @@ def _gc(options: argparse.Namespace) -> int:
 
 def _keys(words: Sequence[str]) -> set[str]:
     """The keys of what recipes stand on. Raises: UserError (no such recipe, not resolved)."""
-    from umlbuild import project
+    from umlbuild import finding, project
 
     here = Path.cwd()
     cache = project.cache_directory(here)
     return {
         step.key
         for word in words
-        for path in project.find_recipes(word, here)
+        for path in finding.find_recipes(word, here)
         for step in project.plan_recipe(path, resolve=False, note=_say, cache=cache).bundle.walk()
     }
 

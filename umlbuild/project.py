@@ -1,12 +1,10 @@
-"""From words a person typed to plans: finding recipes, reading them, resolving, planning.
+"""From recipes to plans: reading them, resolving, planning.
 
 This is where the pure parts (recipe, lock, plan) meet the machine (files, mirrors, clock).
 """
 
 from __future__ import annotations
 
-import contextlib
-import difflib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
@@ -14,6 +12,7 @@ from pathlib import Path
 
 from umlbuild import lock as locks
 from umlbuild.errors import LockError, RecipeError, UserError
+from umlbuild.host.answers import Answers
 from umlbuild.host.files import Files
 from umlbuild.host.identity import Identities
 from umlbuild.lock import Lock
@@ -30,40 +29,27 @@ def cache_directory(project: Path) -> Path:
     return Path(os.environ.get("UMLBUILD_CACHE") or project / "cache").absolute()
 
 
-def all_recipes(directory: Path) -> list[Path]:
-    """The recipes that lie in a directory or its `recipes/`; locks and fragments are none."""
-    places = (directory, directory / "recipes")
-    return [p for place in places for p in sorted(place.glob("*.toml")) if _looks_like_recipe(p)]
-
-
-def find_recipes(words: str, directory: Path) -> list[Path]:
-    """The recipes named by `recipe=…`: one or several names or paths joined by commas.
-
-    A name is looked for in `directory` and its `recipes/`; ".toml" may be left out.
-    Raises: UserError that names the nearest ones.
-    """
-    return [_find_recipe(word.strip(), directory) for word in words.split(",") if word.strip()]
-
-
-def read_recipe(path: Path) -> Recipe:
+def read_recipe(path: Path, answers: Answers | None = None) -> Recipe:
     """A recipe of its file. Raises: RecipeError."""
-    def read(name: str) -> str:
-        return (path.parent / name).read_text(encoding="utf-8")
+    asked = answers or Answers()
 
-    return load.load(_text_of(path), path.name, read)
+    def read(name: str) -> str:
+        return asked.read(path.parent / name)
+
+    return load.load(_text_of(path, asked), path.name, read)
 
 
 def base_of(path: Path) -> str | None:
     """The file that a recipe extends, relative to it. Raises: RecipeError."""
-    name = load.data_of(_text_of(path), path.name).get("extends")
+    name = load.data_of(_text_of(path, Answers()), path.name).get("extends")
     return name if isinstance(name, str) else None
 
 
-def any_lock(path: Path) -> Lock | None:
+def any_lock(path: Path, answers: Answers | None = None) -> Lock | None:
     """The lock beside a recipe, whatever it answers; None if there is none. Raises: LockError."""
     file = locks.path_of(path)
     try:
-        return locks.parse(file.read_text(encoding="utf-8"), file, path.name)
+        return locks.parse((answers or Answers()).read(file), file, path.name)
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError) as error:
@@ -75,38 +61,45 @@ def read_lock(path: Path, recipe: Recipe) -> Lock | None:
     return _answering(any_lock(path), recipe)
 
 
-def plan_recipe(path: Path, *, resolve: bool, note: Note, cache: Path, locked: bool = False) -> Plan:
+def plan_recipe(
+    path: Path, *, resolve: bool, note: Note, cache: Path, locked: bool = False, answers: Answers | None = None
+) -> Plan:
     """The plan of a recipe; with `resolve`, a missing or outdated lock is made anew (this needs the network).
 
-    With `locked` the lock must be there and answer what the recipe asks.
+    With `locked` the lock must be there and answer what the recipe asks. What the plan is made of goes into `answers`.
 
     Raises: RecipeError, LockError, FetchError, HostError.
     """
-    recipe = read_recipe(path)
+    asked = answers or Answers()
+    recipe = read_recipe(path, asked)
     if locked or not resolve:
-        old = any_lock(path)
+        old = any_lock(path, asked)
         lock = _answering(old, recipe)
         if locked and lock is None:
             raise _not_locked(path, recipe, old)
         if lock is None:
             raise UserError(f"{path.name}: nothing is resolved yet", f"run: doit build recipe={path.name}")
     else:
-        lock = locked_or_resolved(path, recipe, cache=cache, note=note)
-    return plan_with(recipe, path, lock, Files(path.parent.absolute(), path.name), cache)
+        lock = locked_or_resolved(path, recipe, cache=cache, note=note, answers=asked)
+    return plan_with(recipe, path, lock, Files(path.parent.absolute(), path.name, asked), cache)
 
 
-def locked_or_resolved(path: Path, recipe: Recipe, *, cache: Path, note: Note) -> Lock:
+def locked_or_resolved(
+    path: Path, recipe: Recipe, *, cache: Path, note: Note, answers: Answers | None = None
+) -> Lock:
     """The lock of a recipe; one that is missing or of another recipe is made, and written.
 
     Raises: LockError, FetchError, HostError.
     """
-    old = any_lock(path)
+    asked = answers or Answers()
+    old = any_lock(path, asked)
     if (lock := _answering(old, recipe)) is not None:
         return lock
     from umlbuild.resolving import resolved
 
     lock = resolved(recipe, cache=cache, note=note, old=old)
     write_lock(path, lock)
+    asked.wrote(locks.path_of(path), locks.text_of(lock))
     if old is not None:
         lines = locks.changes(old, lock) or ["no package changes"]
         note(f"{locks.path_of(path).name} follows the recipe:\n" + "\n".join(f"  {line}" for line in lines))
@@ -171,9 +164,9 @@ def _not_locked(path: Path, recipe: Recipe, lock: Lock | None) -> LockError:
     )
 
 
-def _text_of(path: Path) -> str:
+def _text_of(path: Path, answers: Answers) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return answers.read(path)
     except OSError as error:
         raise RecipeError([f"{path}: {error.strerror}"]) from error
     except UnicodeDecodeError as error:
@@ -183,7 +176,11 @@ def _text_of(path: Path) -> str:
 def plan_with(recipe: Recipe, path: Path, lock: Lock, files: Files, cache: Path) -> Plan:
     """The plan of a recipe that was read, with this lock and these files. Raises: RecipeError, LockError."""
     identities = Identities(cache)
-    plan = plan_of(recipe, lock, files, identities.of, path=path, mirrors=mirrors_of(recipe, lock))
+
+    def identity(program: str) -> str:
+        return files.answers.put("program", program, identities.of(program))
+
+    plan = plan_of(recipe, lock, files, identity, path=path, mirrors=mirrors_of(recipe, lock))
     if not files.problems:
         files.problems += _refused_filters(plan, path.name, cache)
     if files.problems:
@@ -206,27 +203,6 @@ def _refused_filters(plan: Plan, file: str, cache: Path) -> list[str]:
         return []
     assert isinstance(step.spec, FiltersSpec)
     return [f"{file}: {problem}" for problem in pcap.refusals(step.spec)]
-
-
-def _find_recipe(word: str, directory: Path) -> Path:
-    named = Path(word).expanduser()
-    names = [named] if named.suffix == ".toml" else [named, named.with_name(f"{named.name}.toml")]
-    for name in names:
-        for place in (directory, directory / "recipes"):
-            if (place / name).is_file():
-                return place / name
-    near = {path.name: path for path in all_recipes(directory)}
-    close = difflib.get_close_matches(names[-1].name, near, n=1, cutoff=0.5)
-    hint = f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(near) or 'none'}"
-    raise UserError(f"{word}: no such recipe in {directory} or its recipes/", hint)
-
-
-def _looks_like_recipe(path: Path) -> bool:
-    if path.name.endswith(".lock.toml") or path.name == "pyproject.toml":
-        return False
-    with contextlib.suppress(OSError, UnicodeDecodeError):
-        return any(line.replace(" ", "") == "format=1" for line in path.read_text("utf-8").splitlines()[:40])
-    return False
 
 
 def _write(path: Path, text: str) -> None:

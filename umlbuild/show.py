@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from umlbuild import project
+from umlbuild import finding, project
 from umlbuild.host.files import Files
 from umlbuild.host.store import Store
 from umlbuild.kinds.hardening import ITEMS
@@ -22,7 +22,7 @@ from umlbuild.recipe import Recipe
 
 def found(word: str, directory: Path) -> list[Path]:
     """The recipes that a word names. Raises: UserError."""
-    return project.find_recipes(word, directory)
+    return finding.find_recipes(word, directory)
 
 
 def text_of(path: Path, directory: Path) -> str:

@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from umlbuild.errors import LockError, RecipeError, StepFailed, UserError
+from umlbuild.errors import LockError, RecipeError, StepFailed
+from umlbuild.host.answers import Answers
 from umlbuild.plan.step import Step
 from umlbuild.specs.model import Spec
 from umlbuild.stages.context import Context
@@ -61,8 +62,11 @@ class Plan:
 
 
 def plan_recipe(
-    path: Path, *, resolve: bool, note: Callable[[str], None], cache: Path, locked: bool = False
-) -> Plan:
+    path: Path, *, resolve: bool, note: Callable[[str], None], cache: Path, locked: bool = False,
+    answers: Answers | None = None,
+) -> Plan:  # fmt: skip
+    assert answers is not None
+    answers.read(path)
     data = read_recipe(path)
     if data.wants_lock and not path.with_suffix(".lock").exists():
         if locked:
@@ -96,21 +100,6 @@ def read_recipe(path: Path) -> Recipe:
         return Recipe(**tomllib.loads(path.read_text()))
     except TypeError as error:
         raise RecipeError([f"{path.name}: {error}"]) from error
-
-
-def all_recipes(directory: Path) -> list[Path]:
-    return [*sorted(directory.glob("*.toml")), *sorted(directory.glob("recipes/*.toml"))]
-
-
-def find_recipes(words: str, directory: Path) -> list[Path]:
-    found: list[Path] = []
-    for word in words.split(","):
-        places = [directory / word, directory / "recipes" / word]
-        there = [place for place in places if place.is_file()]
-        if not there:
-            raise UserError(f"{word}: no such recipe")
-        found.append(there[0])
-    return found
 
 
 def publish(entry: Path, dist: Path) -> bool:
@@ -169,7 +158,7 @@ def run_stage(spec: Spec, inputs: Mapping[str, Path], out: Path, context: Contex
 def install() -> None:
     """Replace the real project, publishing and stages in this process."""
     project = types.ModuleType("umlbuild.project")
-    for function in (plan_recipe, find_recipes, all_recipes, read_recipe):
+    for function in (plan_recipe, read_recipe):
         setattr(project, function.__name__, function)
     sys.modules["umlbuild.project"] = project
     publishing = types.ModuleType("umlbuild.host.publish")

@@ -24,7 +24,7 @@ from umlbuild.host import inuse, process
 from umlbuild.host.store import MANIFEST, Store, remove
 
 _OTHER = frozenset(
-    {"downloads", "ccache", "apt", "keys", "times", "plans", "logs", "locks", "work", "builds", "checked"}
+    {"downloads", "ccache", "apt", "keys", "times", "plans", "logs", "locks", "work", "builds", "checked", "unchanged"}
 )
 """Directories of a cache that hold no entries; names with a dot are scratch."""
 _LOGS_S = 30 * 86_400

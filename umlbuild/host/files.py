@@ -11,6 +11,7 @@ from typing import Literal
 
 from umlbuild import digest
 from umlbuild.digest import Sha256
+from umlbuild.host.answers import Answers
 from umlbuild.specs.bundle import Source
 
 KEPT_UP_TO = 16 << 20
@@ -23,9 +24,11 @@ MISSING = Sha256("0" * 64)
 class Files:
     """The files below and around one recipe."""
 
-    def __init__(self, base: Path, file: str) -> None:
+    def __init__(self, base: Path, file: str, answers: Answers | None = None) -> None:
         self.base = base
         self.file = file
+        self.answers = answers or Answers()
+        """What was asked, with what was found."""
         self.problems: list[str] = []
         """`file: key.path: what is wrong`, one for each file that could not be read."""
         self.paths: dict[str, Path] = {}
@@ -63,6 +66,7 @@ class Files:
             self._problem(at, name, error)
             return ""
         if secret:
+            self.answers.whole = False
             self._sources.setdefault(name, Source(name=name, at=at, kind="secret"))
         else:
             self._remember(digest.of_bytes(content), path, name, at)
@@ -70,6 +74,7 @@ class Files:
 
     def secret(self, variable: str, at: str) -> str:
         """The value of an environment variable; "" and a problem if it is not set."""
+        self.answers.whole = False
         value = os.environ.get(variable, "")
         if not value:
             self.problems.append(f"{self.file}: {at}: the environment variable {variable} is not set")
@@ -87,6 +92,7 @@ class Files:
 
     def _remember(self, found: Sha256, path: Path, name: str, at: str, *, tree: bool = False) -> None:
         self.paths[found] = path.absolute()
+        self.answers.put("tree" if tree else "file", os.fspath(path.absolute()), found)
         kind: Literal["tree", "kept", "large"] = "tree"
         if not tree:
             kind = "kept" if path.stat().st_size <= KEPT_UP_TO else "large"

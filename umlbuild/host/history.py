@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from umlbuild import digest
+from umlbuild.host import records
 
 _TIMES_LIMIT = 1 << 18
 """Bytes of one stage's times; then the older half is forgotten."""
@@ -32,12 +33,12 @@ class History:
 
     def identity(self, stage: str, key: str) -> dict[str, object] | None:
         """What a key was made of; None if that is not known."""
-        return _read(self._key(stage, key))
+        return records.read(self._key(stage, key))
 
     def keep_identity(self, stage: str, key: str, identity: object) -> None:
         """Remember what a key was made of."""
         if not self._key(stage, key).exists():
-            _write(self._key(stage, key), identity)
+            records.write(self._key(stage, key), identity)
 
     def took(self, stage: str, key: str, label: str, seconds: float) -> None:
         """Remember how long a step took."""
@@ -57,7 +58,7 @@ class History:
                 os.close(fd)
             if full:
                 lines = path.read_bytes().splitlines(keepends=True)
-                _replace(path, b"".join(lines[len(lines) // 2 :]))
+                records.replace(path, b"".join(lines[len(lines) // 2 :]))
 
     def seconds(self, stage: str, key: str, label: str) -> float | None:
         """How long a step will take: as this key took, else as its like (by label), else as the stage usually does."""
@@ -74,15 +75,15 @@ class History:
 
     def last(self, recipe: Path) -> dict[str, object] | None:
         """The record of the plan of a recipe that was built last; None if none is known."""
-        return _read(self._plan(recipe))
+        return records.read(self._plan(recipe))
 
     def keep_plan(self, recipe: Path, record: Mapping[str, object]) -> None:
         """Remember a plan as the one of its recipe that was built last."""
-        _write(self._plan(recipe), record)
+        records.write(self._plan(recipe), record)
 
     def records(self) -> list[dict[str, object]]:
         """All plans that are remembered."""
-        found = (_read(path) for path in sorted((self.root / "plans").glob("*.json")))
+        found = (records.read(path) for path in sorted((self.root / "plans").glob("*.json")))
         return [record for record in found if record is not None]
 
     def _key(self, stage: str, key: str) -> Path:
@@ -91,26 +92,3 @@ class History:
     def _plan(self, recipe: Path) -> Path:
         place = digest.of_bytes(os.fsencode(recipe.resolve()))
         return self.root / "plans" / f"{recipe.stem[:80]}-{place[:16]}.json"
-
-
-def _read(path: Path) -> dict[str, object] | None:
-    with contextlib.suppress(OSError, ValueError):
-        data = json.loads(path.read_bytes())
-        if isinstance(data, dict):
-            return data
-    return None
-
-
-def _write(path: Path, data: object) -> None:
-    with contextlib.suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, digest.canonical_json(data))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        part.write_bytes(data)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ Source: rename(2).
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
 import shutil
@@ -121,6 +120,8 @@ def _swap(scratch: Path, dist: Path) -> None:
 
 def _exchange(one: Path, other: Path) -> bool:
     """Exchange two names atomically; False where the file system or the C library cannot."""
+    import ctypes  # slow to import, and seldom needed
+
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except AttributeError:

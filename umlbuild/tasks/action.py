@@ -16,7 +16,7 @@ from doit.action import BaseAction
 from umlbuild.errors import Cancelled, UserError
 from umlbuild.host import process
 from umlbuild.plan.record import record_of, told
-from umlbuild.tasks import limit, pull, signals
+from umlbuild.tasks import limit, pull, signals, unchanged
 from umlbuild.tasks.failure import Broken, Failed, failure_of
 from umlbuild.tasks.make import Site, make, sound
 from umlbuild.tasks.progress import board
@@ -24,7 +24,7 @@ from umlbuild.tasks.progress import board
 if TYPE_CHECKING:
     from umlbuild.plan.bundle import Plan
     from umlbuild.plan.step import Step
-    from umlbuild.tasks.request import Request
+    from umlbuild.tasks.order import Order
 
 
 class Action(BaseAction):  # type: ignore[misc]  # doit has no types
@@ -92,15 +92,16 @@ class StepAction(Action):
 class Publish(Action):
     """Puts the bundle of one recipe into dist/, and remembers its plan as the one that was built last."""
 
-    def __init__(self, plan: Plan, site: Site, dist: Path, request: Request) -> None:
+    def __init__(self, plan: Plan, site: Site, dist: Path, order: Order) -> None:
         super().__init__()
         self.plan = plan
         self.step = plan.bundle
         self.site = site
         self.dist = dist
-        self.shown = request.shown(dist)
+        self.order = order
+        self.shown = order.request.shown(dist)
         self.what = f"publishing {self.shown}"
-        self.again = request.repeat("build")
+        self.again = order.request.repeat("build")
 
     def __str__(self) -> str:
         return self.what
@@ -117,10 +118,11 @@ class Publish(Action):
             self._remember()
         if said := limit.keep_to(self.site.store):
             board().say(said)
-        state = "is ready" if changed else "is up to date"
-        board().say(f"{self.shown} {state}; start it with {shlex.quote(f'{self.shown}/run')}")
+        board().say(ready(self.shown, changed=changed))
 
     def _remember(self) -> None:
+        if (answers := self.order.answers.get(self.plan.recipe_path)) is not None:
+            unchanged.remember(self.order.request.cache, self.plan, answers)
         history = self.site.history
         last = history.last(self.plan.recipe_path) or {}
         if last.get("plan") == self.step.key:
@@ -130,19 +132,26 @@ class Publish(Action):
         history.keep_plan(self.plan.recipe_path, record_of(self.plan.recipe_path, self.step, self.plan.wishes))
 
 
-class Tell(Action):
-    """Says where the entry of a part is."""
+def ready(shown: str, *, changed: bool) -> str:
+    """The last line of a build: where the bundle is, and how to start it."""
+    state = "is ready" if changed else "is up to date"
+    return f"{shown} {state}; start it with {shlex.quote(f'{shown}/run')}"
 
-    def __init__(self, verb: str, step: Step, shown: str) -> None:
+
+class Tell(Action):
+    """Says how it is: there is nothing to do."""
+
+    def __init__(self, what: str, text: str) -> None:
         super().__init__()
-        self.what = f"{verb} ({step.label}) is in {shown}"
+        self.what = what
+        self.text = text
 
     def __str__(self) -> str:
         return self.what
 
     def perform(self) -> None:
         """Say it."""
-        board().say(self.what)
+        board().say(self.text)
 
 
 class Refuse(Action):

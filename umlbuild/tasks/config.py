@@ -12,6 +12,12 @@ ALONE: dict[str, object] = {"backend": "sqlite3", "dep_file": ":memory:"}
 nothing to remember, and nothing that a kill or a second build could damage."""
 
 
+def alone() -> dict[str, object]:
+    """DOIT_CONFIG for a dodo.py with our tasks, and without others that stand on ours."""
+    request.be_alone()
+    return {**config(), **ALONE}
+
+
 def config() -> dict[str, object]:
     """DOIT_CONFIG for a dodo.py that has our tasks.
 

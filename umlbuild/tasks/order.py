@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umlbuild.errors import FetchError, HostError, RecipeError, UserError
+from umlbuild.finding import find_recipes
 from umlbuild.host import diskfull
-from umlbuild.tasks import signals
+from umlbuild.host.answers import Answers
+from umlbuild.tasks import signals, unchanged
 from umlbuild.tasks.make import Site
 from umlbuild.tasks.pull import pull_missing
 from umlbuild.tasks.request import Request
@@ -20,6 +22,7 @@ from umlbuild.tasks.request import Request
 if TYPE_CHECKING:
     from umlbuild.plan.bundle import Plan
     from umlbuild.plan.step import Step
+    from umlbuild.tasks.unchanged import Known
 
 PART = {"build": "bundle", "kernel": "kernel", "rootfs": "rootfs", "image": "image", "release": "bundle"}
 """Verb → the part of a plan that it makes."""
@@ -42,6 +45,10 @@ class Order:
     """Keys of the steps whose entries are in the store and whole."""
     damaged: frozenset[str]
     """Keys of the steps whose entries are in the store and not whole."""
+    answers: Mapping[Path, Answers] = field(default_factory=dict)
+    """Recipe → what its plan is made of."""
+    unchanged: tuple[Known, ...] = ()
+    """The bundles of a request that are all as they were when they were built; then there are no plans."""
 
     def site(self, step: Step) -> Site:
         """Where a step is made (with the mirrors of the first plan that has it)."""
@@ -102,7 +109,6 @@ def order_of(request: Request) -> Order:
     if not request.recipes:
         return Order(request, (), (), frozenset(), frozenset())
     from umlbuild.host import offline
-    from umlbuild.project import find_recipes, plan_recipe, read_recipe
 
     if request.offline:
         os.environ[offline.VARIABLE] = "1"
@@ -111,17 +117,23 @@ def order_of(request: Request) -> Order:
         if "release" in request.verbs:
             _check_release(request)
     paths = find_recipes(request.recipes, request.started)
+    if known := unchanged.known(request, paths):
+        return Order(request, (), (), frozenset(), frozenset(), unchanged=known)
+    from umlbuild.project import plan_recipe, read_recipe
+
     unlocked: list[str] = []
 
     def planned() -> Order:
         plans: list[Plan] = []
+        answers = {path: Answers() for path in paths}
         for path in paths:
             try:
                 plans.append(
                     plan_recipe(
-                        path, resolve=request.running, note=_note, cache=request.cache, locked=request.locked
+                        path, resolve=request.running, note=_note, cache=request.cache, locked=request.locked,
+                        answers=answers[path],
                     )
-                )
+                )  # fmt: skip
             except OSError as error:
                 if (problem := diskfull.worded(error, request.cache)) is error:
                     raise
@@ -133,11 +145,11 @@ def order_of(request: Request) -> Order:
                 _note(f"{path.name}: its steps are not known yet: {error.message}")
                 unlocked.append(read_recipe(path).name)
         _refuse_same_names(plans)
-        return _look(request, tuple(plans), tuple(unlocked))
+        return replace(_look(request, tuple(plans), tuple(unlocked)), answers=answers)
 
     order = planned()
     if request.running and os.environ.get("UMLBUILD_REMOTE") and order.to_make() and pull_missing(order):
-        order = _look(request, order.plans, order.unlocked)
+        order = replace(_look(request, order.plans, order.unlocked), answers=order.answers)
     if request.running and (steps := order.to_make()):
         from umlbuild.host import needs
 

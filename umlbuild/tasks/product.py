@@ -16,7 +16,7 @@ from doit.doit_cmd import DoitMain
 from umlbuild.host import offline
 from umlbuild.tasks import request as requests
 from umlbuild.tasks import verbs
-from umlbuild.tasks.config import ALONE, config
+from umlbuild.tasks.config import alone
 from umlbuild.tasks.order import order_of
 
 
@@ -27,7 +27,7 @@ class Loader(NamespaceTaskLoader):  # type: ignore[misc]  # doit has no types
         """The tasks are made by `load_tasks`; there is nothing to read."""
         names = ("task_build", "task_kernel", "task_rootfs", "task_image", "task_release", "task_step")
         self.namespace = {name: getattr(verbs, name) for name in names}
-        self.namespace["DOIT_CONFIG"] = {**config(), **ALONE}
+        self.namespace["DOIT_CONFIG"] = alone()
 
 
 class _Product(DoitMain):  # type: ignore[misc]

@@ -50,6 +50,8 @@ class Request:
     """The value of `version=`, of a release."""
     key: str = ""
     """The value of `key=`: the file that signs a release."""
+    alone: bool = False
+    """Whether no tasks of others stand on ours."""
     force: bool = False
     """Whether `force=1` is given: a release may replace another of its version."""
 
@@ -72,6 +74,12 @@ class Request:
 
 class _CommandLine:
     given: tuple[str, ...] | None = None
+    alone = False
+
+
+def be_alone() -> None:
+    """Say for the rest of this process that no tasks of others stand on ours."""
+    _CommandLine.alone = True
 
 
 @contextlib.contextmanager
@@ -112,6 +120,7 @@ def read() -> Request:
         command=os.environ.get("UMLBUILD_COMMAND") or Path(program).name or "doit",
         locked=options.switch(words(), "locked"),
         offline=options.switch(words(), "offline"),
+        alone=_CommandLine.alone,
         version=str(doit.get_var("version") or ""),
         key=str(doit.get_var("key") or ""),
         force=str(doit.get_var("force") or "0") not in ("0", "no", "false"),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from umlbuild.errors import UserError
 from umlbuild.tasks import request as requests
-from umlbuild.tasks.action import Publish, Refuse, StepAction, Tell
+from umlbuild.tasks.action import Publish, Refuse, StepAction, Tell, ready
 from umlbuild.tasks.clean import CleanDist, CleanStep
 from umlbuild.tasks.make import Site
 from umlbuild.tasks.options import PARAMS
@@ -23,6 +23,8 @@ from umlbuild.tasks.reporter import OURS
 
 if TYPE_CHECKING:
     from umlbuild.plan.step import Step
+    from umlbuild.tasks.request import Request
+    from umlbuild.tasks.unchanged import Known
 
 TaskDict = dict[str, Any]
 _BUNDLE_FILES = ("run", "linux", "root.img", "manifest.toml")
@@ -77,6 +79,11 @@ def task_step() -> Iterator[TaskDict]:
 
 def _verb(verb: str, doc: str) -> Iterator[TaskDict]:
     order = _order()
+    if order.unchanged:
+        if verb == "build":
+            yield {"basename": verb, "name": None, "doc": doc, "params": PARAMS, "meta": OURS}
+            yield from (_up_to_date(known, order.request) for known in order.unchanged)
+        return
     if not order.plans:
         yield _without_recipe(verb, doc, order)
         return
@@ -94,19 +101,32 @@ def _verb(verb: str, doc: str) -> Iterator[TaskDict]:
         }
         if verb == "build":
             dist = order.request.project / "dist" / plan.name
-            task["actions"] = [Publish(plan, site, dist, order.request)]
+            task["actions"] = [Publish(plan, site, dist, order)]
             task["targets"] = [dist / name for name in _BUNDLE_FILES]
             task["clean"] = [CleanDist(dist, order.request.shown(dist))]
         elif verb == "release":
             task["actions"] = [Release(step, site, plan, order.request)]
         else:
-            task["actions"] = [Tell(verb, step, order.request.shown(site.entry(step)))]
+            text = f"{verb} ({step.label}) is in {order.request.shown(site.entry(step))}"
+            task["actions"] = [Tell(text, text)]
             task["clean"] = [CleanStep(step, site)]
         yield task
 
 
+def _up_to_date(known: Known, request: Request) -> TaskDict:
+    shown = request.shown(request.project / "dist" / known.name)
+    return {
+        "basename": "build",
+        "name": known.name,
+        "doc": f"bundle {known.name}",
+        "title": _title,
+        "actions": [Tell(f"publishing {shown}", ready(shown, changed=False))],
+        "meta": OURS,
+    }
+
+
 def _without_recipe(verb: str, doc: str, order: Order) -> TaskDict:
-    from umlbuild.project import all_recipes
+    from umlbuild.finding import all_recipes
 
     request = order.request
     found = list(dict.fromkeys(path.name for path in all_recipes(request.started)))
