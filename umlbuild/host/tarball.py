@@ -19,6 +19,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Literal
 
@@ -85,9 +86,12 @@ class Member:
         return replace(self, raw=None, **changes)  # type: ignore[arg-type]
 
 
-def order_of(path: str) -> list[bytes]:
-    """The key of GNU tar's `--sort=name`: a directory, then all below it, names by their bytes."""
-    return os.fsencode(path).split(b"/") if path else []
+def order_of(path: str) -> bytes:
+    """The key of GNU tar's `--sort=name`: a directory, then all below it, names by their bytes.
+
+    No name has a zero byte, so as the end of each it comes before all that a longer name could have there.
+    """
+    return os.fsencode(path).replace(b"/", b"\0")
 
 
 def read(archive: Path) -> list[Member]:
@@ -389,6 +393,7 @@ def _records(body: bytes) -> dict[bytes, bytes]:
     return found
 
 
+@lru_cache(maxsize=1 << 12)  # modes, owners and times are few
 def _number(raw: bytes) -> int:
     if raw[:-1].isdigit() and raw[-1] == 0:  # nearly all
         return int(raw[:-1], 8)

@@ -8,7 +8,6 @@ goes away gets the content itself. No file system, no privilege, no owner but nu
 from __future__ import annotations
 
 import fnmatch
-import posixpath
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -47,13 +46,14 @@ class Tree:
 
     def settled(self) -> Iterator[Member]:
         """The members in order, the content of each hard-linked file with the first of its names."""
+        members = list(self)
         first: dict[str, str] = {}  # file → the name that comes first
-        for member in self:
+        for member in members:
             if member.kind == "file":
                 first.setdefault(member.path, member.path)
             elif member.kind == "link":
                 first.setdefault(member.target, member.path)
-        for member in self:
+        for member in members:
             if member.kind == "link" and first[member.target] == member.path:
                 yield self._members[member.target].but(path=member.path)
             elif member.kind in ("file", "link"):
@@ -187,7 +187,14 @@ class Tree:
         tops = {self.resolve(path, last=False) for path in paths}
         if "" in tops:
             raise StepFailed("removing /: the root itself cannot be removed")
-        for name in [path for path in self._members if not tops.isdisjoint(_upward(path))]:
+        known: dict[str, bool] = {"": False}
+
+        def goes(path: str) -> bool:
+            if path not in known:
+                known[path] = path in tops or goes(_above(path))
+            return known[path]
+
+        for name in [path for path in self._members if goes(path)]:
             self._drop(name)
 
     def merge(self, other: Iterable[Member]) -> None:
@@ -223,7 +230,7 @@ class Tree:
 
     def _parents(self, at: str) -> None:
         missing = []
-        for parent in _upward(posixpath.dirname(at)):
+        for parent in _upward(_above(at)):
             member = self._members.get(parent)
             if member is None:
                 missing.append(parent)
@@ -251,11 +258,16 @@ class Tree:
                 self._set(self._members[link].but(target=links[0]))
 
 
+def _above(path: str) -> str:
+    """The directory that a member is in. (posixpath.dirname takes several times as long.)"""
+    return path[: max(path.rfind("/"), 0)]
+
+
 def _upward(path: str) -> Iterator[str]:
     """A path and every directory above it, but not the root."""
     while path:
         yield path
-        path = posixpath.dirname(path)
+        path = _above(path)
 
 
 def _matches(path: list[str], pattern: list[str]) -> bool:
