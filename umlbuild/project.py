@@ -118,23 +118,25 @@ def files_of(path: Path, recipe: Recipe, lock: Lock) -> tuple[Plan, Files]:
     return plan, files
 
 
-def mirrors_of(recipe: Recipe, lock: Lock) -> LazyMirrors:
+def mirrors_of(recipe: Recipe, lock: Lock, cache: Path) -> LazyMirrors:
     """Where the packages of a lock are fetched from."""
-    return LazyMirrors(recipe.rootfs.mirror, lock.moments())
+    return LazyMirrors(recipe.rootfs.mirror, lock.moments(), cache)
 
 
 class LazyMirrors(Mapping[str, str]):
     """The mirrors, asked of the host only when a step really fetches: a no-op build need not know them."""
 
-    def __init__(self, explicit: str | None, moments: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, explicit: str | None, moments: Mapping[str, Sequence[str]], cache: Path) -> None:
         self._explicit = explicit
         self._moments = moments
+        self._cache = cache
 
     @cached_property
     def _found(self) -> Mapping[str, str]:
         from umlbuild.host.mirrors import mirrors, with_snapshots
 
-        found: Mapping[str, str] = {str(name): urls for name, urls in mirrors(self._explicit, os.environ).items()}
+        here = mirrors(self._explicit, os.environ, self._cache)
+        found: Mapping[str, str] = {str(name): urls for name, urls in here.items()}
         return {str(name): urls for name, urls in with_snapshots(found, self._moments, os.environ).items()}
 
     def __getitem__(self, name: str) -> str:
@@ -180,7 +182,7 @@ def plan_with(recipe: Recipe, path: Path, lock: Lock, files: Files, cache: Path)
     def identity(program: str) -> str:
         return files.answers.put("program", program, identities.of(program))
 
-    plan = plan_of(recipe, lock, files, identity, path=path, mirrors=mirrors_of(recipe, lock))
+    plan = plan_of(recipe, lock, files, identity, path=path, mirrors=mirrors_of(recipe, lock, cache))
     if not files.problems:
         files.problems += _refused_filters(plan, path.name, cache)
     if files.problems:

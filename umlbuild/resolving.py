@@ -85,7 +85,7 @@ class _Question:
         self._note(f"resolving the packages of {self.wishes.suite}")
         return Apt(
             cache=self._cache,
-            mirrors=mirrors(self._mirror, os.environ),
+            mirrors=mirrors(self._mirror, os.environ, self._cache),
             keyring=keyring(os.environ),
             architecture="amd64",
             components=self.wishes.components,

@@ -52,7 +52,7 @@ def vendor(path: Path, target: Path, *, cache: Path, note: Note) -> Path:
     part = target.with_name(f".{target.name}.part.{os.getpid()}")
     try:
         part.mkdir(parents=True)
-        kept = _fetch(lock, recipe, tarballs, Downloads(cache / "downloads"), note)
+        kept = _fetch(lock, recipe, tarballs, cache, note)
         for file in kept:
             _copy(file, part / "cache" / "downloads" / file.parent.name / file.name)
         where = path.parent.absolute().relative_to(top)
@@ -71,10 +71,11 @@ def vendor(path: Path, target: Path, *, cache: Path, note: Note) -> Path:
 
 
 def _fetch(
-    lock: Lock, recipe: Recipe, tarballs: Sequence[TarballSource], downloads: Downloads, note: Note
+    lock: Lock, recipe: Recipe, tarballs: Sequence[TarballSource], cache: Path, note: Note
 ) -> list[Path]:
     """Everything that is to be fetched, in the cache's downloads."""
-    mirrors = project.mirrors_of(recipe, lock)
+    downloads = Downloads(cache / "downloads")
+    mirrors = project.mirrors_of(recipe, lock, cache)
     pins = sorted(lock.pins(), key=lambda pin: (-pin.size, pin.name))
     note(f"fetching {len(pins)} packages, {sum(pin.size for pin in pins) >> 20} MiB, as far as they are not here")
     with fetch.connections(_AT_ONCE) as session, ThreadPoolExecutor(_AT_ONCE) as threads:

@@ -264,12 +264,12 @@ def test_the_hosts_mirrors() -> None:
 def test_mirrors(
     monkeypatch: pytest.MonkeyPatch, explicit: str | None, env: dict[str, str], host: str, expected: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(mirrors_module, "_of_host", lambda: parse_targets(host))
+    monkeypatch.setattr(mirrors_module, "_of_host", lambda _cache: parse_targets(host))
     assert mirrors(explicit, env) == expected
 
 
 def test_no_mirror_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mirrors_module, "_of_host", dict)
+    monkeypatch.setattr(mirrors_module, "_of_host", lambda _cache: {})
     with pytest.raises(HostError) as caught:
         mirrors(None, {})
     assert "UMLBUILD_MIRROR" in caught.value.hint

@@ -19,6 +19,7 @@ import pytest
 import umlbuild
 from umlbuild.host.answers import Answers
 from umlbuild.host.files import Files
+from umlbuild.host.history import History
 from umlbuild.host.publish import publish
 from umlbuild.host.store import Store
 from umlbuild.plan.step import Step
@@ -90,6 +91,7 @@ class Yard:
         files.tree("tree", "at")
         answers.put("program", "tool", Identities(self.store.root).of("tool"))
         plan: Any = Plan(name, recipe or self.recipe, self.bundle, {"bundle": self.bundle})
+        History(self.store.root).keep_plan(plan.recipe_path, {"plan": self.bundle.key})
         unchanged.remember(self.store.root, plan, answers)
 
     def record(self) -> Path:
@@ -165,9 +167,16 @@ CHANGES: dict[str, Callable[[Yard], object]] = {
     "record gone": lambda yard: yard.record().unlink(),
     "record cut": lambda yard: yard.record().write_text(yard.record().read_text()[:-20]),
     "record of others": lambda yard: yard.record().write_text("[]"),
+    "record without end": lambda yard: yard.record().write_text("[" * 100_000),
     "answers of others": lambda yard: yard.edit_record(answers=[["file", "x"]]),
     "a new kind of answer": lambda yard: yard.edit_record(answers=[["x", "", ""]]),
+    "a file that cannot be": lambda yard: yard.edit_record(answers=[["file", "\0", ""]]),
+    "no answers": lambda yard: yard.edit_record(answers=[]),
     "no steps": lambda yard: yard.edit_record(steps=[]),
+    "no key": lambda yard: yard.edit_record(steps=[["top", "k" * 5000]]),
+    "no name": lambda yard: yard.edit_record(name=["demo"]),
+    "a name that cannot be": lambda yard: yard.edit_record(name="\udc80"),
+    "nothing for why to compare with": lambda yard: shutil.rmtree(yard.store.root / "plans"),
 }
 
 
@@ -181,7 +190,8 @@ def test_anything_else_is_planned(yard: Yard, what: str) -> None:
     "words",
     [
         ("kernel", "recipe=demo.toml"), ("build", "image", "recipe=demo.toml"), ("build:demo", "recipe=demo.toml"),
-        ("build", "-a", "recipe=demo.toml"), ("mine", "recipe=demo.toml"), ("build", "locked=1", "recipe=demo.toml"),
+        ("build", "-a", "recipe=demo.toml"), ("mine", "recipe=demo.toml"), ("recipe=demo.toml",),
+        ("build", "locked=1", "recipe=demo.toml"),
     ],
 )  # fmt: skip
 def test_other_words_are_for_the_plan(yard: Yard, words: tuple[str, ...]) -> None:
@@ -205,30 +215,62 @@ def test_two_recipes_with_one_name_are_for_the_plan_to_refuse(yard: Yard) -> Non
     assert yard.known(recipes=("demo.toml", "two.toml")) == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda code: (code / "plan.py").write_text("x = 2\n"), lambda code: (code / "new.sh").touch(),
-        lambda code: (code / "plan.py").unlink(), lambda code: (code / "plan.py").rename(code / "b.py"),
-    ],
-    ids=["edited", "new", "gone", "renamed"],
-)  # fmt: skip
+CODE: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
+    "edited": (lambda code: (code / "plan.py").write_text("x = 2\n"), ("plain", "linked", "of links")),
+    "new": (lambda code: (code / "new.sh").touch(), ("plain", "linked")),
+    "gone": (lambda code: (code / "plan.py").unlink(), ("plain", "linked")),
+    "renamed": (lambda code: (code / "plan.py").rename(code / "b.py"), ("plain", "linked")),
+}
+
+
+@pytest.mark.parametrize(("what", "form"), [(what, form) for what, (_, forms) in CODE.items() for form in forms])
 def test_other_code_plans(
-    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, form: str
 ) -> None:
     code = tmp_path / "code"
     (code / "__pycache__").mkdir(parents=True)
     (code / "plan.py").write_text("x = 1\n")
-    monkeypatch.setattr(umlbuild, "__file__", str(code / "__init__.py"))
+    place = code if form == "plain" else tmp_path / "linked"
+    if form == "linked":
+        place.symlink_to(code)
+    elif form == "of links":
+        place.mkdir()
+        (place / "plan.py").symlink_to(code / "plan.py")
+    monkeypatch.setattr(umlbuild, "__file__", str(place / "__init__.py"))
     unchanged._code.cache_clear()
     yard.plan(Answers())
     (code / "__pycache__/plan.pyc").touch()
     assert yard.known() == ["demo"]
-    change(code)
+    CODE[what][0](code)
     assert yard.known() == []
 
 
-def test_other_libraries_plan(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_that_cannot_be_told_plans(yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a zip; with a path that is no text; a file that an editor just took away."""
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code/gone.py").symlink_to("nowhere")
+    monkeypatch.setattr(umlbuild, "__file__", str(tmp_path / "code/__init__.py"))
+    assert yard.known() == []
+    yard.record().unlink()
+    yard.plan(Answers())
+    assert not list((yard.store.root / "unchanged").iterdir())
+    (tmp_path / "code/gone.py").unlink()
+    assert yard.known() == []
+    monkeypatch.setattr(sys, "executable", "/\udce9")
+    assert yard.known() == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda site: (site / "umlbuild_test_library-2.dist-info").mkdir(),
+        lambda site: (site / "umlbuild_test_library/__init__.py").write_text(""),
+    ],
+    ids=["another version", "the same version again"],
+)  # fmt: skip
+def test_other_libraries_plan(
+    yard: Yard, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], object]
+) -> None:
     library = tmp_path / "site" / "umlbuild_test_library" / "__init__.py"
     library.parent.mkdir(parents=True)
     library.touch()
@@ -237,7 +279,7 @@ def test_other_libraries_plan(yard: Yard, tmp_path: Path, monkeypatch: pytest.Mo
     unchanged._code.cache_clear()
     yard.plan(Answers())
     assert yard.known() == ["demo"]
-    (tmp_path / "site" / "umlbuild_test_library-2.dist-info").mkdir()
+    change(tmp_path / "site")
     assert yard.known() == []
 
 

@@ -27,18 +27,18 @@ class Answers:
 
     def __init__(self) -> None:
         self._rows: dict[tuple[Kind, str], str] = {}
-        self.whole = True
+        self.complete = True
         """Whether the plan follows from the answers alone: not if something was asked that is not kept (a secret), or
         that changed between two questions."""
 
     def rows(self) -> list[Row]:
-        """All of them, sorted."""
-        return sorted((kind, name, answer) for (kind, name), answer in self._rows.items())
+        """All of them, as they were asked for: the recipe first."""
+        return [(kind, name, answer) for (kind, name), answer in self._rows.items()]
 
     def put(self, kind: Kind, name: str, answer: str) -> str:
         """Keep an answer; returns it."""
         if self._rows.setdefault((kind, name), answer) != answer:
-            self.whole = False
+            self.complete = False
         return answer
 
     def read(self, path: Path) -> str:
@@ -57,7 +57,7 @@ def are_same(rows: Iterable[Row], cache: Path) -> bool:
     identities = Identities(cache)
     try:
         return all(_answer(kind, name, identities) == answer for kind, name, answer in rows)
-    except (OSError, UserError):
+    except (OSError, ValueError, UserError):  # a file that went, a name that no file can have
         return False
 
 

@@ -55,7 +55,7 @@ def facts_of(entry: Path, without: str) -> Facts:
     newest = 0
     for name in sorted(os.listdir(entry)):
         if name != without:
-            rows, latest = rows_of(os.fspath(entry / name))
+            rows, latest = _rows(os.fspath(entry / name))
             digests[len(rows) > BIG].update(digest.canonical_json([name, rows]))
             newest = max(newest, latest)
     tick = time.clock_getres(_CLOCK_REALTIME_COARSE)
@@ -115,11 +115,8 @@ def _is_as_told(path: Path, fact: Mapping[str, object]) -> bool:
             return kind == "other"
 
 
-def rows_of(path: str, without: str = "") -> tuple[list[tuple[str, int, int, int, int]], int]:
-    """(path, inode, size, mtime, ctime) of a file, or of all below a directory; the newest ctime. Nanoseconds.
-
-    Directories with the name `without` are left out.
-    """
+def _rows(path: str) -> tuple[list[tuple[str, int, int, int, int]], int]:
+    """(path, inode, size, mtime, ctime) of a file, or of all below a directory; the newest ctime. Nanoseconds."""
     info = os.lstat(path)
     if not os.path.isdir(path) or os.path.islink(path):
         return [("", info.st_ino, info.st_size, info.st_mtime_ns, info.st_ctime_ns)], info.st_ctime_ns
@@ -129,8 +126,6 @@ def rows_of(path: str, without: str = "") -> tuple[list[tuple[str, int, int, int
         with os.scandir(waiting.pop()) as found:
             for row in found:
                 if row.is_dir(follow_symlinks=False):
-                    if row.name == without:
-                        continue
                     waiting.append(row.path)
                 info = row.stat(follow_symlinks=False)
                 name = row.path[len(path) :]

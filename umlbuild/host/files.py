@@ -66,7 +66,7 @@ class Files:
             self._problem(at, name, error)
             return ""
         if secret:
-            self.answers.whole = False
+            self.answers.complete = False
             self._sources.setdefault(name, Source(name=name, at=at, kind="secret"))
         else:
             self._remember(digest.of_bytes(content), path, name, at)
@@ -74,7 +74,7 @@ class Files:
 
     def secret(self, variable: str, at: str) -> str:
         """The value of an environment variable; "" and a problem if it is not set."""
-        self.answers.whole = False
+        self.answers.complete = False
         value = os.environ.get(variable, "")
         if not value:
             self.problems.append(f"{self.file}: {at}: the environment variable {variable} is not set")

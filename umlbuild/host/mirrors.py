@@ -5,6 +5,7 @@ Source: apt-get(8) indextargets, which speaks for sources.list and deb822 files 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -29,12 +30,13 @@ _DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 _TARGETS = ("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(ORIGIN)", "Created-By: Packages")
 
 
-def mirrors(explicit: str | None, env: Mapping[str, str]) -> Mirrors:
+def mirrors(explicit: str | None, env: Mapping[str, str], cache: Path | None = None) -> Mirrors:
     """The mirrors to use: the recipe's, else UMLBUILD_MIRROR, else those of the host's apt sources.
 
     Each may name several, with spaces between: the further ones are asked for what the first has not.
     The security archive of an explicit mirror is UMLBUILD_SECURITY_MIRROR ("none" for none), else the host's,
     else the mirror's sibling `debian-security`, which is where mirror operators put it.
+    `cache` is where apt may keep what it reads of the host's lists.
 
     Raises: HostError when there is none.
     """
@@ -42,7 +44,7 @@ def mirrors(explicit: str | None, env: Mapping[str, str]) -> Mirrors:
     security = env.get(SECURITY_MIRROR)
     found: dict[Archive, str] = {}
     if not (debian and security):
-        found.update(_of_host())
+        found.update(_of_host(cache))
     if debian:
         found["debian"] = _directories(debian)
         siblings = [url.removesuffix("/") for url in urls_of(found["debian"]) if url.endswith("/debian/")]
@@ -98,10 +100,20 @@ def keyring(env: Mapping[str, str]) -> Path:
     return path.absolute()
 
 
-def _of_host() -> dict[Archive, str]:
-    """The mirrors in the host's apt sources; {} on a machine without apt or without Debian sources."""
+def _of_host(cache: Path | None) -> dict[Archive, str]:
+    """The mirrors in the host's apt sources; {} on a machine without apt or without Debian sources.
+
+    An origin is in apt's cache of all packages, which takes it half a second to make. Images of containers switch that
+    file off, and only root writes it: so it may be in our cache. apt looks whether it is still true.
+    """
     if process.find("apt-get") is None:
         return {}
+    if cache is not None:
+        directory = cache.absolute() / "apt" / "host"
+        files = (f"Dir::Cache={directory}", "Dir::Cache::pkgcache=pkgcache.bin", "Dir::Cache::srcpkgcache=")
+        with contextlib.suppress(OSError, ToolFailed):  # a disk that is full: then without
+            directory.mkdir(parents=True, exist_ok=True)
+            return parse_targets(process.output([*_TARGETS, *(f"--option={file}" for file in files)]))
     try:
         return parse_targets(process.output(_TARGETS))
     except ToolFailed:

@@ -12,7 +12,7 @@ from umlbuild import digest
 
 def read(path: Path) -> dict[str, object] | None:
     """A record; None where there is none, or it is damaged."""
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, RecursionError):
         data = json.loads(path.read_bytes())
         if isinstance(data, dict):
             return data

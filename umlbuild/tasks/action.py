@@ -121,15 +121,14 @@ class Publish(Action):
         board().say(ready(self.shown, changed=changed))
 
     def _remember(self) -> None:
-        if (answers := self.order.answers.get(self.plan.recipe_path)) is not None:
+        history, recipe = self.site.history, self.plan.recipe_path
+        last = history.last(recipe) or {}
+        if last.get("plan") != self.step.key:
+            for step in self.step.walk():  # those that were in the store may have been made by an older umlbuild
+                history.keep_identity(step.stage, step.key, told(step.identity()))
+            history.keep_plan(recipe, record_of(recipe, self.step, self.plan.wishes))
+        if (answers := self.order.answers.get(recipe)) is not None:
             unchanged.remember(self.order.request.cache, self.plan, answers)
-        history = self.site.history
-        last = history.last(self.plan.recipe_path) or {}
-        if last.get("plan") == self.step.key:
-            return
-        for step in self.step.walk():  # those that were in the store may have been made by an older umlbuild
-            history.keep_identity(step.stage, step.key, told(step.identity()))
-        history.keep_plan(self.plan.recipe_path, record_of(self.plan.recipe_path, self.step, self.plan.wishes))
 
 
 def ready(shown: str, *, changed: bool) -> str:

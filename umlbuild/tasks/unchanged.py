@@ -10,9 +10,10 @@ lost costs the time of that.
 from __future__ import annotations
 
 import os
+import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import umlbuild
 from umlbuild import digest
-from umlbuild.host import answers, checked, inuse, publish, records
+from umlbuild.host import answers, inuse, publish, records
+from umlbuild.host.history import History
 from umlbuild.host.store import Store
 from umlbuild.tasks import request as requests
 
@@ -29,16 +31,21 @@ if TYPE_CHECKING:
     from umlbuild.tasks.request import Request
 
 _WORDS = {"build", "--locked", "--offline"}
-_LIBRARIES = ("pydantic", "tomli_w")
+_LIBRARIES = ("pydantic", "pydantic_core", "typing_extensions", "tomli_w")
+_NAME = re.compile(r"[\w.+-]{1,250}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Known:
-    """The bundle of one recipe that is as it was."""
+    """The bundle that was published last from one recipe."""
 
+    code: str
+    """What `_code` was."""
     name: str
     steps: tuple[tuple[str, str], ...]
     """Stage and key of all that its plan stands on, the bundle last."""
+    answers: tuple[answers.Row, ...]
+    """What its plan was made of."""
 
 
 def known(request: Request, recipes: Sequence[Path]) -> tuple[Known, ...]:
@@ -47,63 +54,79 @@ def known(request: Request, recipes: Sequence[Path]) -> tuple[Known, ...]:
     Call it before anything is planned: the code that plans is what it finds now.
     """
     code = _code()
-    plain = all(word in _WORDS or word.startswith("recipe=") for word in requests.words())
-    if not (plain and request.alone and request.running):
+    words = requests.words()
+    plain = "build" in words and all(word in _WORDS or word.startswith("recipe=") for word in words)
+    if not (code and plain and request.alone and request.running):
+        return ()
+    rows = [_recorded(request.cache, recipe) for recipe in recipes]
+    found = [row for row in rows if row is not None and row.code == code]
+    if len(found) < len(rows) or len({row.name for row in found}) < len(found):
         return ()
     store = Store.at(request.cache)
-    found: dict[str, Known] = {}
-    for recipe in recipes:
-        row = records.read(_place(request.cache, recipe)) or {}
-        if row.get("code") != code or row.get("name") in found or (one := _as_it_was(row, request.cache)) is None:
-            return ()
-        found[one.name] = one
-    steps = dict.fromkeys(step for one in found.values() for step in one.steps)
+    steps = dict.fromkeys(step for row in found for step in row.steps)
     inuse.register(store, (key for _, key in steps))
-    whole = {step for step in steps if store.has(*step)}
-    for one in found.values():
-        *below, bundle = one.steps
-        if bundle not in whole or any(step not in whole and store.path(*step).exists() for step in below):
+    there = {step for step in steps if store.has(*step)}
+    for row in found:
+        *below, bundle = row.steps
+        if bundle not in there or any(step not in there and store.path(*step).exists() for step in below):
             return ()
         entry = store.find(*bundle)
-        if entry is None or not publish.is_same(entry, request.project / "dist" / one.name):
+        if entry is None or not publish.is_same(entry, request.project / "dist" / row.name):
             return ()
-    for step in whole:
+    # Last, since files are read for it.
+    if not all(answers.are_same(row.answers, request.cache) for row in found):
+        return ()
+    for step in there:
         store.used(*step)
-    return tuple(found.values())
+    return tuple(found)
 
 
 def remember(cache: Path, plan: Plan, asked: answers.Answers) -> None:
     """Keep what the plan was made of whose bundle has been published."""
-    rows = [list(row) for row in asked.rows()]
-    if not (rows and asked.whole):
-        return
-    steps = {step.key: [step.stage, step.key] for part in plan.parts.values() for step in part.walk()}
-    row = {"code": _code(), "name": plan.name, "answers": rows, "steps": list(steps.values())}
-    place = _place(cache, plan.recipe_path)
-    if records.read(place) != row:
-        records.write(place, row)
+    steps = {step.key: (step.stage, step.key) for part in plan.parts.values() for step in part.walk()}
+    row = Known(_code(), plan.name, tuple(steps.values()), tuple(asked.rows()))
+    if row.code and asked.complete and row != _recorded(cache, plan.recipe_path):
+        records.write(_place(cache, plan.recipe_path), asdict(row))
 
 
-def _as_it_was(row: dict[str, Any], cache: Path) -> Known | None:
-    """The bundle of a record, if this machine still answers as it did."""
+def _recorded(cache: Path, recipe: Path) -> Known | None:
+    """What was kept of a recipe; None if there is nothing, it is damaged, or `why` could not explain the next edit."""
+    row: dict[str, Any] = records.read(_place(cache, recipe)) or {}
     try:
-        steps = tuple((str(stage), str(key)) for stage, key in row["steps"])
-        rows = [(str(kind), str(name), str(answer)) for kind, name, answer in row["answers"]]
-        return Known(str(row["name"]), steps) if steps and answers.are_same(rows, cache) else None
+        found = Known(
+            row["code"], row["name"], tuple((stage, key) for stage, key in row["steps"]),
+            tuple((kind, name, answer) for kind, name, answer in row["answers"]),
+        )  # fmt: skip
+        names = [found.code, found.name, *(name for step in found.steps for name in step)]
+        sound = found.steps and found.answers and all(_NAME.fullmatch(name) for name in names)
     except (KeyError, TypeError, ValueError):
         return None
+    last = History(cache).last(recipe) or {}
+    return found if sound and last.get("plan") == found.steps[-1][1] else None
 
 
 @lru_cache(maxsize=1)
 def _code() -> str:
-    """A digest over the facts of the code that plans: umlbuild's files, this Python, the directories of its libraries.
+    """A digest over the facts of the code that plans: umlbuild's files, this Python, its libraries; "" if they cannot
+    be told.
 
-    pip and dpkg change a directory of libraries (its ctime) with each version they put there.
+    A library's first file stands for all of it: pip and dpkg put each file of a version in the place of the old one.
     """
-    rows, _ = checked.rows_of(os.path.dirname(umlbuild.__file__), without="__pycache__")
-    places = {os.path.dirname(os.path.dirname(spec.origin or "")) for spec in map(find_spec, _LIBRARIES) if spec}
-    facts = [(info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns) for info in map(os.stat, sorted(places))]
-    return digest.of_json([sys.version, sys.executable, rows, facts])
+    try:
+        paths = sorted(_files_below(os.path.realpath(os.path.dirname(umlbuild.__file__))))
+        for spec in filter(None, map(find_spec, _LIBRARIES)):
+            paths += [origin := spec.origin or "", os.path.dirname(os.path.dirname(origin))]
+        facts = ((path, os.stat(path)) for path in paths)
+        rows = [(path, i.st_dev, i.st_ino, i.st_size, i.st_mtime_ns, i.st_ctime_ns) for path, i in facts]
+        return digest.of_json([sys.version, sys.executable, rows])
+    except (OSError, ValueError):  # a file that just went, a zip, a path that is no text
+        return ""
+
+
+def _files_below(top: str) -> Iterator[str]:
+    for directory, names, files in os.walk(top):
+        names[:] = [name for name in names if name != "__pycache__"]
+        yield from (os.path.join(directory, file) for file in files)
 
 
 def _place(cache: Path, recipe: Path) -> Path:
