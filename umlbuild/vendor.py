@@ -6,6 +6,7 @@ and a `cache/` whose downloads are filled. So a build in it needs no option, no 
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 import shutil
@@ -17,7 +18,7 @@ from umlbuild import lock as locks
 from umlbuild import project
 from umlbuild.errors import RecipeError, UserError
 from umlbuild.host import fetch
-from umlbuild.host.downloads import Downloads
+from umlbuild.host.downloads import downloads_of
 from umlbuild.lock import Lock
 from umlbuild.recipe import Recipe
 from umlbuild.specs.kernel import KernelSourceSpec, TarballSource
@@ -74,18 +75,19 @@ def _fetch(
     lock: Lock, recipe: Recipe, tarballs: Sequence[TarballSource], cache: Path, note: Note
 ) -> list[Path]:
     """Everything that is to be fetched, in the cache's downloads."""
-    downloads = Downloads(cache / "downloads")
+    downloads = downloads_of(cache / "downloads")
     mirrors = project.mirrors_of(recipe, lock, cache)
     pins = sorted(lock.pins(), key=lambda pin: (-pin.size, pin.name))
     note(f"fetching {len(pins)} packages, {sum(pin.size for pin in pins) >> 20} MiB, as far as they are not here")
+    once = functools.cache(note)  # all threads wait for the same host
     with fetch.connections(_AT_ONCE) as session, ThreadPoolExecutor(_AT_ONCE) as threads:
-        rows = [threads.submit(downloads.package, pin, mirrors, session) for pin in pins]
+        rows = [threads.submit(downloads.package, pin, mirrors, session, once) for pin in pins]
         try:
             kept = [row.result() for row in rows]
         except BaseException:
             threads.shutdown(wait=False, cancel_futures=True)
             raise
-    return kept + [downloads.tarball(t.url, t.sha256, f".tar.{t.compression}") for t in tarballs]
+    return kept + [downloads.tarball(t.url, t.sha256, f".tar.{t.compression}", note=once) for t in tarballs]
 
 
 def _top(path: Path, names: Sequence[str]) -> Path:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socketserver
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from rootfskit import make_deb, pin_of
 from umlbuild import digest
 from umlbuild.errors import FetchError
 from umlbuild.host import fetch, mirrors, offline
-from umlbuild.host.downloads import Downloads
+from umlbuild.host.downloads import Downloads, downloads_of
 from umlbuild.host.rootless import owners
 from umlbuild.specs.packages import DebPin
 
@@ -146,6 +149,83 @@ def test_a_package_that_nobody_has(tmp_path: Path, package: tuple[Path, DebPin])
         Downloads(tmp_path / "kept").package(pin, {"debian": f"{one.url}/ {two.url}/"})
     assert one.url in caught.value.message and two.url in caught.value.message
     assert "umlbuild lock RECIPE --update tool" in caught.value.hint and "UMLBUILD_SNAPSHOT" in caught.value.hint
+
+
+@contextlib.contextmanager
+def mute() -> Iterator[tuple[str, list[int]]]:
+    """A host that takes connections and says nothing: its URL, and an item for each connection."""
+    asked: list[int] = []
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            asked.append(1)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as listener:
+        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.server_address[1]}", asked
+        finally:
+            listener.shutdown()
+            thread.join(30)
+
+
+def test_a_dead_host_is_asked_once_and_that_is_told(
+    tmp_path: Path, package: tuple[Path, DebPin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, pin = package
+    other = pin_of(make_deb(site, "more", "1.0"), site, "more", "1.0")
+    monkeypatch.setattr(fetch, "_pause", lambda _url, _seconds: None)
+    told: list[str] = []
+    with webkit.serving(site) as full, mute() as (dead, asked):
+        bases = f"{dead}/one/ {dead}/two/ {full.url}/ {dead}/three/"
+        downloads = downloads_of(tmp_path / "kept")
+        downloads.package(pin, {"debian": bases}, note=told.append)
+        assert len(asked) == fetch.ATTEMPTS
+        # Other steps of this build know it, too.
+        downloads_of(tmp_path / "kept").package(other, {"debian": bases}, note=told.append)
+        assert len(asked) == fetch.ATTEMPTS and len(full.ranges) == 2
+    host = dead.removeprefix("http://")
+    assert told == [*(f"asking {host} again, {n} of 5" for n in range(2, 6)),
+                    f"{host} does not answer, it is not asked any more"]  # fmt: skip
+
+
+def test_a_host_that_breaks_off_is_asked_last(
+    tmp_path: Path, package: tuple[Path, DebPin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has answered, and may have what the others have not."""
+    site, pin = package
+    other = pin_of(make_deb(site, "more", "1.0"), site, "more", "1.0")
+    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    (tmp_path / "one").mkdir()
+    (tmp_path / "one/pool").symlink_to(site / "pool")
+    with webkit.serving(site, cut_once_at=100) as frail, webkit.serving(tmp_path / "one") as good:
+        downloads, bases = Downloads(tmp_path / "kept"), f"{frail.url}/ {good.url}/"
+        downloads.package(pin, {"debian": bases})
+        assert (len(frail.ranges), len(good.ranges)) == (1, 1)
+        (tmp_path / "one/pool").unlink()
+        downloads.package(other, {"debian": bases})
+        assert (len(frail.ranges), len(good.ranges)) == (2, 2)
+
+
+def test_gone_here_and_no_answer_there(
+    tmp_path: Path, package: tuple[Path, DebPin], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which package it is, and both ways out."""
+    _, pin = package
+    monkeypatch.setattr(fetch, "ATTEMPTS", 1)
+    (tmp_path / "empty").mkdir()
+    with webkit.serving(tmp_path / "empty") as empty, mute() as (dead, _):
+        downloads = Downloads(tmp_path / "kept")
+        bases = f"{empty.url}/ {dead}/one/ {dead}/two/ {dead}/three/"
+        with pytest.raises(FetchError, match=r"tool 1:2\.0: one place does not have it any more") as caught:
+            downloads.package(pin, {"debian": bases})
+        assert empty.url in caught.value.message and f"{dead}/one/" in caught.value.message
+        assert len(caught.value.message.splitlines()) == 4, "a dead host is one row, and one that it is"
+        assert "umlbuild lock RECIPE --update tool" in caught.value.hint and "the network" in caught.value.hint
+        with pytest.raises(FetchError, match=r"^tool 1:2\.0: .* did not answer before") as caught:
+            downloads.package(pin, {"debian": f"{dead}/"})
+        assert "umlbuild lock" not in caught.value.hint and "the network" in caught.value.hint
 
 
 def test_offline_the_gate_refuses(

@@ -38,13 +38,20 @@ Session: TypeAlias = "requests.Session"
 Progress = Callable[[int, int], None]
 """Called with (bytes so far, bytes in all or 0)."""
 
+Again = Callable[[int, int], None]
+"""Called before each further attempt with (its number, attempts in all)."""
+
 
 class Gone(FetchError):
     """The server answers that it has no such file (404, 410)."""
 
 
 class Unreachable(FetchError):
-    """No server answered, after all attempts."""
+    """No server answered, in any attempt."""
+
+
+class Broken(FetchError):
+    """A server answered and broke off, in the last of all attempts."""
 
 
 @contextlib.contextmanager
@@ -67,6 +74,7 @@ def download(
     size: int = 0,
     timeout_s: float = 3600,
     progress: Progress | None = None,
+    again: Again | None = None,
     backoff_s: float = 1.0,
     session: Session | None = None,
     attempts: int | None = None,
@@ -77,15 +85,15 @@ def download(
     `session` is one of `connections`, for many files of one server. What came of a broken download stays beside
     `dest`, hidden, for the next call.
 
-    Raises: Gone, Unreachable, FetchError (offline, broken after all attempts, other bytes than promised: these are
-    not kept).
+    Raises: Gone, Unreachable, Broken, FetchError (offline, refused after all attempts, other bytes than promised:
+    these are not kept).
     """
     if not url.startswith("file:"):
         offline.refuse(f"fetching {url}")
     deadline = time.monotonic() + timeout_s
     dest.parent.mkdir(parents=True, exist_ok=True)
     with _held(dest.with_name(f".{dest.name}.part"), deadline) as file:
-        part = _Part(url, file, deadline, progress, dict(headers or {}), attempts or ATTEMPTS)
+        part = _Part(url, file, deadline, progress, again, dict(headers or {}), attempts or ATTEMPTS)
         try:
             if _promised(dest, sha256, size):
                 return  # another build was faster
@@ -201,8 +209,11 @@ class _Part:
     file: IO[bytes]
     deadline: float
     progress: Progress | None
+    again: Again | None
     headers: dict[str, str]
     attempts: int
+    answered: bool = False
+    """Whether a server has said anything."""
     have: int = 0
     sha: hashlib._Hash = field(default_factory=hashlib.sha256)
 
@@ -255,9 +266,11 @@ def _fetch(part: _Part, backoff_s: float, session: Session | None) -> None:
                 status = error.response.status_code if error.response is not None else 0
                 given_up = attempt == part.attempts - 1 or time.monotonic() > part.deadline
                 if given_up or status in _FINAL:
-                    raise _kind_of(error, status)(
+                    raise _kind_of(error, status, part)(
                         f"{part.url}: {_reason(error)}", "check the URL and the network"
                     ) from error
+                if part.again:
+                    part.again(attempt + 2, part.attempts)
                 _pause(part.url, min(backoff_s * 2**attempt, max(0.0, part.deadline - time.monotonic())))
 
 
@@ -271,6 +284,7 @@ def _fetch_rest(session: Session, part: _Part) -> None:
     with session.get(
         part.url, headers=headers, stream=True, timeout=(_CONNECT_S, _READ_S), auth=_own_authorization(headers)
     ) as answer:
+        part.answered = True
         if answer.status_code == 416:
             # It was whole already (the sha256 tells), or the server has another file than before.
             if answer.headers.get("Content-Range") == f"bytes */{part.have}":
@@ -355,10 +369,12 @@ def _promised(dest: Path, sha256: str, size: int) -> bool:
         return False
 
 
-def _kind_of(error: requests.RequestException, status: int) -> type[FetchError]:
+def _kind_of(error: requests.RequestException, status: int, part: _Part) -> type[FetchError]:
     if status in (404, 410):
         return Gone
-    return Unreachable if error.response is None else FetchError
+    if error.response is not None:
+        return FetchError
+    return Broken if part.answered else Unreachable
 
 
 def _reason(error: requests.RequestException) -> str:

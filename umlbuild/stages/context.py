@@ -9,7 +9,7 @@ from pathlib import Path
 
 from umlbuild.errors import HostError, StepFailed
 from umlbuild.host import process
-from umlbuild.host.downloads import Downloads
+from umlbuild.host.downloads import Downloads, downloads_of
 from umlbuild.specs.build import Build
 
 
@@ -51,7 +51,7 @@ class Context:
     @property
     def kept_downloads(self) -> Downloads:
         """The downloads, kept or not."""
-        return Downloads(self.downloads or self.work / "downloads")
+        return downloads_of(self.downloads or self.work / "downloads")
 
     def run(
         self,

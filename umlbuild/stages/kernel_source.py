@@ -83,7 +83,7 @@ def _tarball(source: TarballSource, context: Context) -> Path:
     local = context.sources.get(source.sha256)
     if local is None:
         suffix = f".tar.{source.compression}"
-        return context.kept_downloads.tarball(source.url, source.sha256, suffix, _told(context))
+        return context.kept_downloads.tarball(source.url, source.sha256, suffix, _told(context), context.note)
     got = digest.of_file(local)
     if got != source.sha256:
         raise StepFailed(f"{local}: its sha256 is {got}, but {source.sha256} was promised")

@@ -44,7 +44,7 @@ def _fetch_all(pins: tuple[DebPin, ...], pool: Path, context: Context) -> None:
 
     def fetch_one(pin: DebPin) -> None:
         nonlocal count
-        link(downloads.package(pin, context.mirrors, session), pool / pin.filename)
+        link(downloads.package(pin, context.mirrors, session, context.note), pool / pin.filename)
         with lock:
             count += 1
             context.note(f"{count} of {len(pins)} packages")
