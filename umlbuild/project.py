@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 
 from umlbuild import lock as locks
-from umlbuild.errors import LockError, RecipeError, UserError
+from umlbuild.errors import FetchError, LockError, RecipeError, UserError
+from umlbuild.host import offline
 from umlbuild.host.answers import Answers
 from umlbuild.host.files import Files
 from umlbuild.host.identity import Identities
@@ -75,10 +76,12 @@ def plan_recipe(
     if locked or not resolve:
         old = any_lock(path, asked)
         lock = _answering(old, recipe)
-        if locked and lock is None:
-            raise _not_locked(path, recipe, old)
+        if lock is None and locked:
+            hint = f"umlbuild lock {path.name}, and commit {locks.path_of(path).name}"
+            raise _unanswered(path, recipe, old, hint, "--locked, but ")
         if lock is None:
-            raise UserError(f"{path.name}: nothing is resolved yet", f"run: doit build recipe={path.name}")
+            also = "" if old else f" (or: doit build recipe={path.name})"
+            raise _unanswered(path, recipe, old, f"umlbuild lock {path.name}{also}")
     else:
         lock = locked_or_resolved(path, recipe, cache=cache, note=note, answers=asked)
     return plan_with(recipe, path, lock, Files(path.parent.absolute(), path.name, asked), cache)
@@ -89,7 +92,7 @@ def locked_or_resolved(
 ) -> Lock:
     """The lock of a recipe; one that is missing or of another recipe is made, and written.
 
-    Raises: LockError, FetchError, HostError.
+    Raises: LockError (also when offline, for one of another recipe), FetchError, HostError.
     """
     asked = answers or Answers()
     old = any_lock(path, asked)
@@ -97,7 +100,13 @@ def locked_or_resolved(
         return lock
     from umlbuild.resolving import resolved
 
-    lock = resolved(recipe, cache=cache, note=note, old=old)
+    try:
+        lock = resolved(recipe, cache=cache, note=note, old=old)
+    except FetchError as error:
+        if old is None or not offline.is_offline():
+            raise
+        hint = f"with a network: umlbuild lock {path.name}"
+        raise _unanswered(path, recipe, old, hint, "this build is offline, but ") from error
     write_lock(path, lock)
     asked.wrote(locks.path_of(path), locks.text_of(lock))
     if old is not None:
@@ -153,17 +162,13 @@ def _answering(lock: Lock | None, recipe: Recipe) -> Lock | None:
     return lock if lock is not None and lock.asked == wishes_of(recipe) else None
 
 
-def _not_locked(path: Path, recipe: Recipe, lock: Lock | None) -> LockError:
+def _unanswered(path: Path, recipe: Recipe, lock: Lock | None, hint: str, but: str = "") -> LockError:
+    """There is no lock, or it is of another recipe: which questions disagree. `but` says why it is not made now."""
     file = locks.path_of(path).name
     if lock is None:
-        return LockError(
-            f"{path.name}: --locked, but there is no {file}", f"umlbuild lock {path.name}, and commit {file}"
-        )
+        return LockError(f"{path.name}: {but}there is no {file}", hint)
     rows = "\n".join(f"  {row}" for row in locks.disagreements(lock.asked, wishes_of(recipe)))
-    return LockError(
-        f"{path.name}: --locked, but {file} is of another recipe:\n{rows}",
-        f"umlbuild lock {path.name}, and commit {file}",
-    )
+    return LockError(f"{path.name}: {but}{file} is of another recipe:\n{rows}", hint)
 
 
 def _text_of(path: Path, answers: Answers) -> str:
