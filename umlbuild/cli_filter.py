@@ -67,7 +67,7 @@ def compiled_of(word: str, directory: Path) -> Iterator[Compiled]:
     from umlbuild.plan.wishes import wishes_of
     from umlbuild.specs.filters import FiltersSpec
 
-    path, *_ = finding.find_recipes(word, directory)
+    path = finding.find_recipe(word, directory)
     recipe = project.read_recipe(path)
     files = Files(path.parent.absolute(), path.name)
     step = filters_step(recipe, project.read_lock(path, recipe) or Lock(asked=wishes_of(recipe)), files)

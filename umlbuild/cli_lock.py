@@ -70,7 +70,7 @@ def _vendor(options: argparse.Namespace) -> int:
     from umlbuild.vendor import vendor
 
     here = Path.cwd()
-    path, *_ = finding.find_recipes(options.recipe, here)
+    path = finding.find_recipe(options.recipe, here)
     where = vendor(path, options.directory.absolute(), cache=project.cache_directory(here), note=_note)
     recipe = where.relative_to(options.directory.absolute())
     print(shlex.join(["cd", str(options.directory)]), "&&", shlex.join(["umlbuild", "build", str(recipe)]),

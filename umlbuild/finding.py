@@ -19,22 +19,39 @@ def find_recipes(words: str, directory: Path) -> list[Path]:
     """The recipes named by `recipe=…`: one or several names or paths joined by commas.
 
     A name is looked for in `directory` and its `recipes/`; ".toml" may be left out.
-    Raises: UserError that names the nearest ones.
+    Raises: UserError that names the nearest ones, or all if none is named.
     """
-    return [_find_recipe(word.strip(), directory) for word in words.split(",") if word.strip()]
+    names = [word.strip() for word in words.split(",") if word.strip()]
+    if not names:
+        raise UserError("no recipe is named", _there_are(all_recipes(directory)))
+    return [_found(name, directory) for name in names]
 
 
-def _find_recipe(word: str, directory: Path) -> Path:
+def find_recipe(words: str, directory: Path) -> Path:
+    """The one recipe that is named, for what is done with one. Raises: UserError, also for several."""
+    path, *more = find_recipes(words, directory)
+    if more:
+        raise UserError(f"{words}: this is done with one recipe at a time", f"name one of them, such as {path.name}")
+    return path
+
+
+def _found(word: str, directory: Path) -> Path:
     named = Path(word).expanduser()
-    names = [named] if named.suffix == ".toml" else [named, named.with_name(f"{named.name}.toml")]
+    whole = named.suffix == ".toml" or not named.name  # "." and "/" have no name
+    names = [named] if whole else [named, named.with_name(f"{named.name}.toml")]
     for name in names:
         for place in (directory, directory / "recipes"):
             if (place / name).is_file():
                 return place / name
-    near = {path.name: path for path in all_recipes(directory)}
-    close = difflib.get_close_matches(names[-1].name, near, n=1, cutoff=0.5)
-    hint = f'did you mean "{close[0]}"?' if close else f"there are: {', '.join(near) or 'none'}"
+    there = all_recipes(directory)
+    near = {path.stem: path.name for path in there}  # all end in .toml, which makes none more alike
+    close = difflib.get_close_matches(names[-1].stem, near, n=1, cutoff=0.5)
+    hint = f'did you mean "{near[close[0]]}"?' if close else _there_are(there)
     raise UserError(f"{word}: no such recipe in {directory} or its recipes/", hint)
+
+
+def _there_are(paths: list[Path]) -> str:
+    return f"there are: {', '.join(path.name for path in paths) or 'none'}"
 
 
 def _looks_like_recipe(path: Path) -> bool:
