@@ -61,7 +61,8 @@ def _lock(options: argparse.Namespace) -> int:
         project.write_lock(path, new)
         lines = locks.changes(old, new)
         print("\n".join(lines or ["no package changes"]))
-        print(f"{file}: {len(new.pins())} packages, {len(lines)} changes")
+        # Counted as the lines above: what is in two parts of the lock is there twice.
+        print(f"{file}: {sum(len(pins) for _, pins in new.parts())} packages, {len(lines)} changes")
     return 0
 
 

@@ -96,6 +96,15 @@ def test_a_lock_through_its_life(world: World) -> None:
     assert code == 0 and "rootfs: + tool 2.0" in said
 
 
+def test_packages_and_changes_are_counted_in_one_way(world: World) -> None:
+    """One package stands in two parts of this lock."""
+    world.recipe(["tool", "e2fsprogs"])
+    code, said = world.umlbuild("lock", "demo.toml")
+    *_, last = said.splitlines()
+    lines = re.findall(r"^\w+: \+ ", said, re.MULTILINE)
+    assert (code, last) == (0, f"demo.lock.toml: {len(lines)} packages, {len(lines)} changes")
+
+
 def test_a_base_is_asked_for_again_only_if_it_cannot_stay(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
     resolve = Apt.resolve
