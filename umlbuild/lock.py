@@ -70,6 +70,12 @@ class Wishes(Model):
         }
         return questions[part]
 
+    def suite_of(self, part: str) -> str | None:
+        """The suite that one part of the lock is resolved from; None for a kernel that is no package."""
+        if part == "kernel":
+            return self.kernel.suite if self.kernel else None
+        return self.suite if part == "rootfs" else self.tools_suite
+
 
 class Release(Model):
     """A signed Release file that was read for the lock."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from umlbuild.errors import LockError
 from umlbuild.host import offline
-from umlbuild.host.apt import Apt
+from umlbuild.host.apt import Apt, suites_of
 from umlbuild.host.identity import Identities
 from umlbuild.host.mirrors import keyring, mirrors
 from umlbuild.host.names import nearest
@@ -126,12 +126,18 @@ class _Question:
         return with_base(pins, apt.resolve(wishes.suite, wishes.variant, base, versions, alike=alike))
 
     def releases(self, old: Lock | None, parts: dict[str, tuple[LockedDeb, ...]]) -> tuple[Release, ...]:
-        """The Release files that the answers stand on: those read now, and those of the parts that were kept."""
+        """The Release files that the answers stand on: those read now, and those of the parts that were kept.
+
+        Of these also the suites that had nothing to give (updates, say): that was an answer, and a lock that is made
+        from nothing names them.
+        """
         found = [Release(suite=r.suite, archive=r.archive, date=r.date, sha256=r.sha256) for r in
                  (self._apt.read if self.asked else ())]  # fmt: skip
-        if old is not None and any(parts[part] is getattr(old, part) and parts[part] for part in PARTS):
-            kept = {pin.suite for part in PARTS if parts[part] is getattr(old, part) for pin in parts[part]}
-            found += [release for release in old.release if not self.asked or release.suite in kept]
+        if old is not None:
+            kept = [part for part in PARTS if parts[part] and parts[part] is getattr(old, part)]
+            suites = {suite for part in kept if (suite := self.wishes.suite_of(part))}
+            read = {name for suite in suites for _, name in suites_of(suite)}
+            found += [release for release in old.release if not self.asked or release.suite in read]
         return tuple(sorted(set(found), key=lambda release: (release.suite, release.date, release.sha256)))
 
     @property

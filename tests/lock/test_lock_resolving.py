@@ -130,7 +130,10 @@ def test_a_base_is_asked_for_again_only_if_it_cannot_stay(world: World, monkeypa
     kept = locked("tool", "other")
     assert asked[2:] == [("other", "tool")] and world.base() == ["apt", "base"]
     (world.home / "demo.lock.toml").unlink()
-    assert locked("tool", "other").rootfs == kept.rootfs, "as from nothing"
+    assert locked("tool", "other") == kept, "as from nothing"
+    family = ("trixie", "trixie-updates", "trixie-security")
+    old = [release for release in kept.release if release.suite in family]
+    assert sorted(release.suite for release in old) == sorted(family)
 
     world.add("base", "2.0")
     world.add("modern", "1.0", depends="base (>= 2.0)")
@@ -138,6 +141,9 @@ def test_a_base_is_asked_for_again_only_if_it_cannot_stay(world: World, monkeypa
     asked.clear()
     locked("tool", "modern")
     assert world.versions()["base"] == "2.0" and world.base() == ["apt", "base"] and len(asked) == 2
+    now = world.lock().release
+    assert [release for release in now if release.suite in family] == old, "the tools were kept"
+    assert len({release.sha256 for release in now if release.suite == "stone"} - {r.sha256 for r in kept.release}) == 1
 
 
 def test_offline_nothing_is_resolved_and_the_first_missing_package_is_named(world: World) -> None:

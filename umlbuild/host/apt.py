@@ -180,7 +180,7 @@ class Apt:
         pins = parse_uris(uris, self._first)
         argv = ["apt-cache", "madison", "--", *(pin.name for pin in pins)]
         madison = process.output(argv, env=env, log=self._log(suite), timeout_s=_QUERY_S)
-        suites = _suites_of(suite)
+        suites = suites_of(suite)
         found = releases.with_suites(pins, madison, suites, self._first)
         self.read.update(releases.read(self._home(suite) / "state/lists", suites))
         return found
@@ -245,7 +245,7 @@ class Apt:
         (home / "log").unlink(missing_ok=True)
         (home / "apt.conf").write_text(_config(home, suite, self.architecture) + _fetch_settings())
         if not (home / "updated").exists():
-            self._write_sources(home, _suites_of(suite))
+            self._write_sources(home, suites_of(suite))
 
     def _write_sources(self, home: Path, suites: Sequence[tuple[Archive, str]]) -> None:
         options = f"signed-by={self.keyring} arch={self.architecture}"
@@ -259,7 +259,7 @@ class Apt:
         """Fetch the lists. A stable suite must have its updates and security; a rolling one has none."""
         offline.refuse(f"reading the package lists of {suite}")
         self.note(f"reading the package lists of {suite}")
-        suites = _suites_of(suite)
+        suites = suites_of(suite)
         self._write_sources(home, suites)
         try:
             self._fetch_lists(home, suite, env)
@@ -352,8 +352,8 @@ def _release_of(suite: str) -> str:
     return re.sub(r"-backports(-sloppy)?$", "", suite)
 
 
-def _suites_of(suite: str) -> list[tuple[Archive, str]]:
-    """The suites that make up one: with its updates and security fixes."""
+def suites_of(suite: str) -> list[tuple[Archive, str]]:
+    """The suites that make up one, with its updates and security fixes: what is read to resolve anything of it."""
     release = _release_of(suite)
     if release in _ROLLING:
         return [("debian", release)]
