@@ -1,16 +1,18 @@
 """`umlbuild why`: what would be made again, and which field, file, package or tool version is the cause.
 
-The plan is compared, slot by slot and field by field, with the one of this recipe that was built last.
+The plan is compared field by field with the one of this recipe that was built last: a step with the same key wherever
+that stood (a root without packages becomes the base of one with some), any other with what stood in its slot.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from umlbuild import project
+from umlbuild import project, stages
 from umlbuild.errors import UserError
 from umlbuild.forecast import Row, forecast_of
 from umlbuild.host.history import History
@@ -21,6 +23,9 @@ from umlbuild.plan.step import Step
 from umlbuild.plan.wishes import wishes_of
 
 _NEVER = "was never built here"
+_NEW = "is new: the last build of this recipe had no such step"
+_FEW = 5
+"""Causes that are told of a step which is not to be made."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +42,23 @@ class Reason:
 def text_of(path: Path, directory: Path, wanted: str = "") -> str:
     """All that `why` prints of one recipe; `wanted` names one step (a stage, or the beginning of a key).
 
-    Reads no network and builds nothing. Raises: UserError (no such step), RecipeError.
+    Reads no network and builds nothing. Raises: UserError (no such step), LockError, RecipeError.
     """
     recipe = project.read_recipe(path)
     cache = project.cache_directory(directory)
     last: Mapping[str, Any] = History(cache).last(path) or {}
-    if project.read_lock(path, recipe) is None:
-        return "\n".join(_of_wishes(path, last, wishes_of(recipe).questions()))
+    wishes, lock = wishes_of(recipe), project.any_lock(path)
+    if lock is None or lock.asked != wishes:
+        state = "is missing" if lock is None else "answers other questions"
+        return "\n".join(_unresolved(path, state, last, wishes.questions(), wanted))
     plan = project.plan_recipe(path, resolve=False, note=lambda _text: None, cache=cache)
     reasons = list(reasons_of(plan.bundle, last, cache))
     if wanted:
         reasons = _only(reasons, plan.bundle, wanted)
-    return "\n".join(_text(path, reasons, plan.bundle, wanted))
+    lines = list(_text(path, reasons, plan.bundle, wanted))
+    if any(_NEW in reason.causes for reason in reasons) and last.get("wishes"):
+        lines += [f"asked of the archives: {change}" for change in changes(last["wishes"], wishes.questions())]
+    return "\n".join(lines)
 
 
 def reasons_of(bundle: Step, last: Mapping[str, Any], cache: Path) -> Iterator[Reason]:
@@ -57,21 +67,27 @@ def reasons_of(bundle: Step, last: Mapping[str, Any], cache: Path) -> Iterator[R
     rows = {row.step.key: row for row in forecast_of(bundle, cache).rows}
     files = {**last.get("sources", {}), **{d: str(p) for step in bundle.walk() for d, p in step.sources.items()}}
     names = {digest: Path(name).name for digest, name in files.items()}
+    same = {old["key"]: old for old in before.values()}
+    now = {step.key for step in bundle.walk()}
     seen: set[str] = set()
     for slot, step in slots(bundle):
-        old = before.get(slot)
+        old = same.get(step.key) or before.get(slot)
+        if old is not None and old["key"] != step.key and old["key"] in now:
+            old = None  # what stood here is in the plan as ever, elsewhere
         is_other = bool(before) and (old is None or old["key"] != step.key)
         row = rows[step.key]
         is_made = row.state in ("to build", "damaged")
         if step.key in seen or not (is_made or is_other):
             continue
         seen.add(step.key)
-        yield Reason(step, row.state, tuple(_causes(row, old, names, cache)))
+        without = _NEW if before else _NEVER
+        yield Reason(step, row.state, tuple(_causes(row, old, names, cache, without)))
 
 
 def _causes(
-    row: Row, old: Mapping[str, Any] | None, files: Mapping[str, str], cache: Path
+    row: Row, old: Mapping[str, Any] | None, files: Mapping[str, str], cache: Path, without: str
 ) -> Iterator[str]:
+    """Why a step is not what `old` was; `without` says it where there is nothing to compare it with."""
     step = row.step
     if row.state == "damaged":
         yield f"its entry is damaged: {', '.join(Store.at(cache).verify(step.stage, step.key))}"
@@ -80,7 +96,7 @@ def _causes(
         yield "its entry is not in the store any more (removed, or in another cache)"
         return
     if old is None:
-        yield _NEVER
+        yield without
         return
     history = History(cache)
     then = history.identity(old["stage"], old["key"])
@@ -109,15 +125,26 @@ def _worded(change: Change, step: Step) -> str:
     return str(change).removeprefix("spec.")
 
 
-def _of_wishes(path: Path, last: Mapping[str, Any], wishes: Mapping[str, object]) -> Iterator[str]:
-    yield f"{path.name}: its lock is missing or answers other questions; the next build resolves it (needs the network)"
+def _unresolved(
+    path: Path, state: str, last: Mapping[str, Any], wishes: Mapping[str, object], wanted: str
+) -> Iterator[str]:
+    """What is known while the lock is of no use: the questions. Raises: UserError (no such stage)."""
+    resolve = f"umlbuild lock {path.name}"
+    known = sorted(stage.name for stage in pkgutil.iter_modules(stages.__path__) if stage.name != "context")
+    if wanted and wanted not in known:
+        raise UserError(
+            f"{wanted}: no such stage; keys and labels of {path.name}'s steps are not known, since its lock {state}",
+            f"{resolve}, or name one of {', '.join(known)}",
+        )
+    yield f"{path.name}: its lock {state}; the next build resolves it (needs the network)"
     before = last.get("wishes")
-    if not isinstance(before, dict) or not before:
+    if isinstance(before, dict) and before:
+        yield from (f"  {change}" for change in changes(before, dict(wishes)))
+        yield f"  other changes of the recipe, and which steps are to be made, are shown once it is resolved: {resolve}"
+    else:
         yield f"  it {_NEVER}: all steps are to be made, as far as no other recipe has them"
-        return
-    for change in changes(before, dict(wishes)):
-        yield f"  {change}"
-    yield "  which steps that changes is known when it is resolved"
+    if wanted:
+        yield f"  {wanted}: whether it would be made is not known yet"
 
 
 def _only(reasons: list[Reason], bundle: Step, wanted: str) -> list[Reason]:
@@ -153,4 +180,7 @@ def _text(path: Path, reasons: list[Reason], bundle: Step, wanted: str) -> Itera
 def _block(reason: Reason) -> Iterator[str]:
     state = "" if reason.state == "to build" else f" ({reason.state})"
     yield f"{reason.step.stage} {reason.step.key[:12]}  {reason.step.label}{state}"
-    yield from (f"  {cause}" for cause in reason.causes)
+    few = reason.causes if reason.state in ("to build", "damaged") else reason.causes[:_FEW]
+    yield from (f"  {cause}" for cause in few)
+    if more := len(reason.causes) - len(few):
+        yield f"  … and {more} more"

@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import tomli_w
+from test_plan_keys import BASE, LOCK
 
-from umlbuild import forecast, why
+from umlbuild import cli, forecast, project, why
 from umlbuild.host.history import History
+from umlbuild.host.identity import Identities
 from umlbuild.host.store import Store
+from umlbuild.plan.bundle import Plan
 from umlbuild.plan.difference import changes
 from umlbuild.plan.record import record_of, slots, told
 from umlbuild.plan.step import Step
+from umlbuild.plan.wishes import wishes_of
 from umlbuild.specs.model import Spec
 from umlbuild.specs.packages import DebPin, PackagesSpec
 
@@ -111,6 +116,87 @@ def test_a_change_back_is_told_as_nothing_to_make(tmp_path: Path) -> None:
     found = list(why.reasons_of(plan(text="b"), last, cache))
     assert [(reason.step.stage, reason.state) for reason in found] == [("one", "in store"), ("two", "in store")]
     assert found[0].causes == ("text: 'a' → 'b'",)
+
+
+def planned(path: Path, packages: list[str]) -> Plan:
+    """The plan of a recipe that is written here, with its lock: the base, and these packages."""
+    path.write_text(tomli_w.dumps({**BASE, "rootfs": {**BASE["rootfs"], "packages": packages}}))
+    asked = wishes_of(project.read_recipe(path))
+    pins = tuple(pin for pin in LOCK.rootfs if pin.base or pin.name in packages)
+    project.write_lock(path, LOCK.model_copy(update={"asked": asked, "rootfs": pins}))
+    return project.plan_recipe(path, resolve=False, note=lambda _text: None, cache=path.parent / "cache")
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a recipe is to be; the cache is beside it, and the programs of this machine do not matter."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UMLBUILD_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(Identities, "of", lambda _self, program: f"{program} 1.0")
+    (tmp_path / "x").write_text("content\n")
+    return tmp_path / "demo.toml"
+
+
+def test_the_first_package_of_a_recipe(path: Path) -> None:
+    """What was the root is now its base, as it was: nothing of it is removed, and it is not to be made."""
+    cache = path.parent / "cache"
+    alone = planned(path, [])
+    build(alone.bundle, cache, path)
+    History(cache).keep_plan(path, record_of(path, alone.bundle, alone.wishes))
+    both = planned(path, ["nftables"])
+    found = {reason.step.label: reason.causes for reason in
+             why.reasons_of(both.bundle, History(cache).last(path) or {}, cache)}  # fmt: skip
+    new = ("is new: the last build of this recipe had no such step",)
+    assert [label for label, causes in found.items() if causes == new] == [
+        "1 packages of bookworm", "root file system of bookworm (over its base)",
+    ]  # fmt: skip
+    assert not any("(base)" in label or "base of" in label for label in found)
+    said = why.text_of(path, path.parent)
+    assert said.splitlines()[-1] == "asked of the archives: packages[nftables]: added"
+    assert "removed" not in said and "was never built here" not in said
+
+    build(both.bundle, cache, path)
+    back = planned(path, [])
+    found = {reason.step.label: reason.causes for reason in
+             why.reasons_of(back.bundle, History(cache).last(path) or {}, cache)}  # fmt: skip
+    assert new not in found.values() and not any("base of" in label for label in found)
+
+
+def test_few_causes_are_told_of_what_is_not_to_be_made(tmp_path: Path) -> None:
+    recipe, cache = tmp_path / "r.toml", tmp_path / "cache"
+    other = Step(OneSpec(), "the first", tools=tuple(f"cc {n}" for n in range(9)))
+    build(other, cache, recipe)
+    build(Step(OneSpec(), "the first"), cache, recipe)
+    last = History(cache).last(recipe) or {}
+    text = list(why._text(recipe, list(why.reasons_of(other, last, cache)), other, ""))
+    assert text[-6:] == [*(f"  program [cc {n}]: added" for n in range(5)), "  … and 4 more"]
+    Store(cache).discard("one", other.key)
+    text = list(why._text(recipe, list(why.reasons_of(other, last, cache)), other, ""))
+    assert text[-1] == "  program [cc 8]: added"
+
+
+def test_a_lock_of_another_recipe(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A package more than when it was built last, and another name for the host."""
+    before = planned(path, ["nftables"])
+    History(path.parent / "cache").keep_plan(path, record_of(path, before.bundle, before.wishes))
+    rootfs = {**BASE["rootfs"], "packages": ["nftables", "htop"], "hostname": "other"}
+    path.write_text(tomli_w.dumps({**BASE, "rootfs": rootfs}))
+    assert cli.run(["why", "demo.toml"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "demo.toml: its lock answers other questions; the next build resolves it (needs the network)",
+        "  packages[htop]: added",
+        "  other changes of the recipe, and which steps are to be made, are shown once it is resolved: "
+        "umlbuild lock demo.toml",
+    ]
+    assert cli.run(["why", "demo.toml", "configure"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "  configure: whether it would be made is not known yet"
+    assert cli.run(["why", "demo.toml", "confgure"]) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "confgure: no such stage" in said.err
+    assert "fix: umlbuild lock demo.toml, or name one of bundle, configure, edited_image, " in said.err
+    (path.parent / "demo.lock.toml").unlink()
+    assert cli.run(["why", "demo.toml"]) == 0
+    assert capsys.readouterr().out.startswith("demo.toml: its lock is missing; the next build resolves it")
 
 
 def test_forecast_knows_states_times_and_bytes(tmp_path: Path) -> None:
