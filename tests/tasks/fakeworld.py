@@ -164,6 +164,7 @@ def install() -> None:
     publishing = types.ModuleType("umlbuild.host.publish")
     publishing.publish = publish  # type: ignore[attr-defined]
     publishing.is_same = is_same  # type: ignore[attr-defined]
+    publishing.SUMS = "SHA256SUMS"  # type: ignore[attr-defined]
     sys.modules["umlbuild.host.publish"] = publishing
     for name in ("fake_kernel", "fake_rootfs", "fake_image", "fake_bundle"):
         stage = types.ModuleType(f"umlbuild.stages.{name}")

@@ -179,6 +179,14 @@ def test_failed_stage_says_its_sentence_and_hint(world: World) -> None:
     assert "again: doit kernel recipe=router.toml" in result.out
 
 
+def test_a_release_is_repeated_with_all_its_words(world: World) -> None:
+    world.recipe("router", kernel="fail")
+    result = world.doit("release", "recipe=router.toml", "version=1.2", "force=1", "offline=1")
+    assert result.code == 1
+    assert "again: doit release recipe=router.toml version=1.2 force=1 --offline\n" in result.out
+    assert "force" not in world.doit("release", "recipe=router.toml", "force=0").out
+
+
 def test_failure_keeps_what_the_other_step_made(world: World) -> None:
     world.recipe("router", kernel="fail", rootfs="slow")
     assert world.doit("build", "recipe=router.toml").code == 1

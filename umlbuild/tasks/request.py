@@ -68,7 +68,8 @@ class Request:
         """The command line that does `verb` again."""
         words = [self.command, verb, f"recipe={self.recipes}"]
         if verb == "release":
-            words += [f"{name}={value}" for name, value in (("version", self.version), ("key", self.key)) if value]
+            given = {"version": self.version, "key": self.key, "force": "1" if self.force else ""}
+            words += [f"{name}={value}" for name, value in given.items() if value]
         return shlex.join([*words, *["--locked"] * self.locked, *["--offline"] * self.offline])
 
 
