@@ -142,9 +142,11 @@ def compare(bundle: Path, original: Path | None, cache: Path, note: Note) -> Non
 
 
 def _diffoscope(one: Path, other: Path, work: Path) -> list[str]:
-    """What diffoscope says, if it is installed; at most 60 lines."""
-    if process.find("diffoscope") is None or not (one.is_file() and other.is_file()):
+    """What diffoscope says, at most 60 lines; or that it would, were it installed."""
+    if not (one.is_file() and other.is_file()):
         return []
+    if process.find("diffoscope") is None:
+        return ["  (diffoscope would show more: apt-get install diffoscope)"]
     out = work / "diffoscope"
     argv = ["diffoscope", "--no-progress", "--max-report-size", "20000", "--text", str(out), str(one), str(other)]
     try:

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tomllib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import bundles
 import pytest
 import releasekit
+import tomli_w
 
-from umlbuild import rebuild, verify
+from umlbuild import __version__, digest, rebuild, verify
 from umlbuild.cli import run as umlbuild
 from umlbuild.errors import StepFailed, UserError
 from umlbuild.host import release
 from umlbuild.host.release import Wish
 from umlbuild.host.store import Store
+from umlbuild.specs.bundle import BundleSpec
 
 Change = Callable[[Path], object]
 
@@ -108,7 +114,60 @@ def test_what_cannot_be_checked(made: Path, tmp_path: Path, capsys: pytest.Captu
         assert words in said
 
 
+@contextmanager
+def _again(tmp_path: Path) -> Iterator[Path]:
+    bundle = releasekit.bundle(tmp_path / "again", "two")
+    (bundle / ".manifest.json").write_text("the store's")
+    yield bundle
+
+
+@pytest.mark.parametrize(
+    ("diffoscope", "says"),
+    [
+        ("", "  (diffoscope would show more: apt-get install diffoscope)"),
+        ("exit 2", "  (diffoscope: exit status 2)"),
+        ("exit 1", None),
+    ],
+)
+def test_diffoscope_has_nothing_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, diffoscope: str, says: str | None
+) -> None:
+    recipe = SimpleNamespace(rootfs=SimpleNamespace(run=()))
+    spec = BundleSpec(name="m", launcher="", filter="", cmdline="", recipe="", built_with=())
+    plan = SimpleNamespace(bundle=SimpleNamespace(spec=spec), recipe=recipe)
+    monkeypatch.setattr(rebuild, "plan_of", lambda *_: plan)
+    monkeypatch.setattr(rebuild, "rebuilt", lambda *_: _again(tmp_path))
+    if diffoscope:
+        monkeypatch.setenv("PATH", f"{fake_diffoscope(tmp_path / 'bin', diffoscope)}:{os.environ['PATH']}")
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))  # some have it
+    with pytest.raises(StepFailed) as caught:
+        rebuild.compare(releasekit.bundle(tmp_path / "b"), None, tmp_path, lambda _text: None)
+    told, *more = caught.value.message.splitlines()
+    assert told == "built again, it is another one: run: differs from byte 15 on"
+    assert more[2:] == ([says] if says else [])  # after `then` and `now`
+
+
+def fake_diffoscope(where: Path, text: str) -> Path:
+    """A directory with a diffoscope that does this."""
+    where.mkdir()
+    (where / "diffoscope").write_text(f"#!/bin/sh\n{text}\n")
+    (where / "diffoscope").chmod(0o755)
+    return where
+
+
 HASH = "$y$j9T$abcdefgh$0123456789abcdef"
+
+
+def verified(bundle: Path, recipe: Path, where: Path, path: str) -> subprocess.CompletedProcess[str]:
+    """`umlbuild verify --rebuild`, by somebody else."""
+    return subprocess.run(
+        ["sh", "-c", 'umask 077; exec "$@"', "sh", sys.executable, "-m", "umlbuild.cli", "verify", str(bundle),
+         "--rebuild", "--recipe", str(recipe)],
+        cwd=where, timeout=600, capture_output=True, text=True, check=False,
+        env={"PATH": path, "UMLBUILD_CACHE": str(bundles.CACHE), "TZ": "Asia/Tokyo", "LC_ALL": "C",
+             "HOME": str(where), "LANG": "de_DE.UTF-8", "USER": "somebody", "PYTHONPATH": str(bundles.PROJECT)},
+    )  # fmt: skip
 
 
 @pytest.mark.build
@@ -127,12 +186,46 @@ def test_built_again_by_another_hand(tmp_path: Path) -> None:
         rebuild.plan_of(bundle, None, bundles.CACHE)
     assert "--recipe" in caught.value.hint
     (where := tmp_path / "some where").mkdir()
-    done = subprocess.run(
-        ["sh", "-c", 'umask 077; exec "$@"', "sh", sys.executable, "-m", "umlbuild.cli", "verify", str(bundle),
-         "--rebuild", "--recipe", str(tmp_path / "first" / "again.toml")],
-        cwd=where, timeout=600, capture_output=True, text=True, check=False,
-        env={"PATH": os.environ["PATH"], "UMLBUILD_CACHE": str(bundles.CACHE), "TZ": "Asia/Tokyo", "LC_ALL": "C",
-             "HOME": str(where), "LANG": "de_DE.UTF-8", "USER": "somebody"},
-    )  # fmt: skip
+    done = verified(bundle, tmp_path / "first" / "again.toml", where, os.environ["PATH"])
     assert done.returncode == 0, done.stdout + done.stderr
     assert "building again: base of bookworm" in done.stdout and "every byte is the same" in done.stdout
+
+
+DIFFOSCOPE = """
+[ "$4" = --text ] || exit 2
+for n in $(seq 70); do echo "line $n of $6 and $7"; done >"$5"
+exit 1"""
+
+
+@pytest.mark.build
+@pytest.mark.timeout(900)
+def test_built_again_it_is_another_one(tmp_path: Path) -> None:
+    """A kernel with one other byte, said to be of another tool and umlbuild; all sums are right."""
+    recipe = bundles.recipe("changed", bundles.PREBUILT, "busybox", "ext4")
+    bundle = bundles.build(recipe, tmp_path / "first")
+    changed = tmp_path / "changed"
+    shutil.copytree(bundle, changed)
+    file = changed / "linux"
+    data = bytearray(file.read_bytes())
+    data[5000] ^= 1
+    mode = file.stat().st_mode
+    file.chmod(0o600)
+    file.write_bytes(data)
+    file.chmod(mode)
+    manifest = tomllib.loads((changed / "manifest.toml").read_text())
+    manifest["files"]["linux"]["sha256"] = digest.of_file(file)
+    manifest["built_with"] = [*manifest.get("built_with", []), "gcc of somebody 1.0"]
+    manifest["umlbuild"] = "0.0.1"
+    (changed / "manifest.toml").write_text(tomli_w.dumps(manifest))
+    path = f"{fake_diffoscope(tmp_path / 'bin', DIFFOSCOPE)}:{os.environ['PATH']}"
+    done = verified(changed, tmp_path / "first" / "changed.toml", tmp_path, path)
+    assert done.returncode == 1, done.stdout + done.stderr
+    told = done.stderr.splitlines()
+    assert told[:4] == [
+        "umlbuild: built again, it is another one: linux: differs from byte 5000 on",
+        "  then: umlbuild 0.0.1",
+        "  then: gcc of somebody 1.0",
+        f"  now:  umlbuild {__version__}",
+    ]
+    assert told[4].startswith(f"  | line 1 of {file} and ") and told[4].endswith("/linux")
+    assert len(told) == 4 + 60 and told[-1].startswith("  | line 60 ")
