@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from umlbuild.host.store import Store
 WISH = Wish("m", "1")
 
 
-def make(tmp_path: Path, text: str = "one", wish: Wish = WISH) -> bool:
+def make(tmp_path: Path, text: str = "one", wish: Wish = WISH, said: list[str] | None = None) -> bool:
     bundle = tmp_path / f"bundle-{text}"
     if not bundle.exists():
         releasekit.bundle(bundle, text)
-    return release.make(bundle, tmp_path / "dist" / wish.title, wish, Store(tmp_path / "cache"), lambda _text: None)
+    note = (said if said is not None else []).append
+    return release.make(bundle, tmp_path / "dist" / wish.title, wish, Store(tmp_path / "cache"), note)
 
 
 @pytest.fixture(params=["ssh", "minisign"])
@@ -32,11 +34,11 @@ def key(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Path, Path]:
     return new_key(str(request.param), tmp_path / "key")
 
 
-def new_key(kind: str, path: Path) -> tuple[Path, Path]:
+def new_key(kind: str, path: Path, algorithm: str = "ed25519") -> tuple[Path, Path]:
     public = path.with_name(f"{path.name}.pub")
     if shutil.which(signing.PROGRAMS["ssh" if kind == "ssh" else "minisign"]) is None:
         pytest.skip(f"no program for keys of {kind}")
-    argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)]
+    argv = ["ssh-keygen", "-q", "-t", algorithm, "-N", "", "-f", str(path)]
     if kind == "minisign":
         argv = ["minisign", "-G", "-W", "-s", str(path), "-p", str(public)]
     subprocess.run(argv, check=True, timeout=60, capture_output=True)
@@ -53,9 +55,11 @@ def test_made_once_kept_and_refused(tmp_path: Path) -> None:
     before = {name: (dist / name).read_bytes() for name in names}
     inode = dist.stat().st_ino
     assert make(tmp_path) is False and dist.stat().st_ino == inode
+    said: list[str] = []
     with pytest.raises(StepFailed, match="another release of version 1") as caught:
-        make(tmp_path, "two")
+        make(tmp_path, "two", said=said)
     assert "force=1" in caught.value.hint
+    assert said == []  # nothing was packed for it
     assert {name: (dist / name).read_bytes() for name in names} == before
     assert make(tmp_path, "two", replace(WISH, force=True)) is True
     assert (dist / SUMS).read_bytes() != before[SUMS]
@@ -68,7 +72,9 @@ def test_a_damaged_release_is_not_taken_for_a_good_one(tmp_path: Path) -> None:
     file = tmp_path / "dist" / "m-1" / "m-1.tar.zst"
     data = bytearray(file.read_bytes())
     data[100] ^= 1
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
     file.write_bytes(data)
+    os.utime(file, ns=times)  # a disk that rots leaves no time
     with pytest.raises(StepFailed, match="another release"):
         make(tmp_path)
     assert make(tmp_path, wish=replace(WISH, force=True)) is True
@@ -112,6 +118,36 @@ def test_signatures(tmp_path: Path, key: tuple[Path, Path]) -> None:
         signing.verify(dist / SUMS, public)
 
 
+def test_a_signature_by_another_key_is_another_release(tmp_path: Path, key: tuple[Path, Path]) -> None:
+    secret, public = key
+    stranger, other = new_key(signing.kind_of(public), tmp_path / "other")
+    sums = tmp_path / "dist" / "m-1" / SUMS
+    make(tmp_path, wish=replace(WISH, key=secret))
+    before = {path.name: path.read_bytes() for path in sums.parent.iterdir()}
+    with pytest.raises(StepFailed, match="another release of version 1 is there; it was left as it is") as caught:
+        make(tmp_path, wish=replace(WISH, key=stranger))
+    assert "force=1" in caught.value.hint
+    assert {path.name: path.read_bytes() for path in sums.parent.iterdir()} == before
+    forced = replace(WISH, key=stranger, force=True)
+    assert make(tmp_path, wish=forced) is True
+    assert other.name in signing.verify(sums, other)
+    with pytest.raises(StepFailed, match="is not a signature of this file"):
+        signing.verify(sums, public)
+    assert make(tmp_path, wish=forced) is False
+    signature = sums.with_name(SUMS + signing.SUFFIXES[signing.kind_of(public)])
+    signature.write_bytes(before[signature.name][:-9])  # by nobody
+    with pytest.raises(StepFailed, match="another release"):
+        make(tmp_path, wish=replace(WISH, key=stranger))
+
+
+def test_signatures_that_differ_each_time_are_kept(tmp_path: Path) -> None:
+    """ECDSA's; the bytes do not tell whose they are."""
+    secret, _ = new_key("ssh", tmp_path / "key", "ecdsa")
+    wish = replace(WISH, key=secret)
+    assert [make(tmp_path, wish=wish) for _ in range(2)] == [True, False]
+    assert signing.is_by(tmp_path / "dist" / "m-1" / SUMS, tmp_path / "key.pub")
+
+
 def test_both_kinds_of_signature_stand_side_by_side(tmp_path: Path) -> None:
     dist = tmp_path / "dist" / "m-1"
     keys = [new_key(kind, tmp_path / kind) for kind in ("ssh", "minisign")]
@@ -140,6 +176,25 @@ def test_a_key_with_a_passphrase(tmp_path: Path) -> None:
         make(tmp_path, wish=replace(WISH, key=tmp_path / "key"))
     assert "ssh-add" in caught.value.hint
     assert not (tmp_path / "dist" / "m-1").exists()
+
+
+def test_a_key_with_a_passphrase_in_ssh_agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = tmp_path / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(key)], check=True, timeout=60)
+    (tmp_path / "ask").write_text("#!/bin/sh\necho secret\n")
+    (tmp_path / "ask").chmod(0o755)
+    with tempfile.TemporaryDirectory() as short:  # a socket's path has an end
+        agent = subprocess.Popen(["ssh-agent", "-D", "-a", f"{short}/agent"], stdout=subprocess.PIPE, text=True)
+        try:
+            assert agent.stdout is not None and agent.stdout.readline()  # it listens
+            monkeypatch.setenv("SSH_AUTH_SOCK", f"{short}/agent")
+            env = {**os.environ, "SSH_ASKPASS": str(tmp_path / "ask"), "SSH_ASKPASS_REQUIRE": "force"}
+            subprocess.run(["ssh-add", "-q", str(key)], env=env, check=True, timeout=60)
+            for given in (key, key.with_name("key.pub")):
+                assert make(tmp_path, wish=replace(WISH, key=given)) is (given == key)
+        finally:
+            agent.terminate()
+            agent.communicate(timeout=60)
 
 
 def test_what_is_no_key(tmp_path: Path) -> None:

@@ -34,16 +34,19 @@ _LINKED_FROM = 1 << 20
 _LOCK_S = 60.0
 
 
-def publish(entry: Path, dist: Path, *, allow: Callable[[], None] = lambda: None) -> bool:
+def publish(
+    entry: Path, dist: Path, *, same: Callable[[], bool] | None = None, allow: Callable[[], None] = lambda: None
+) -> bool:
     """Make `dist` (a directory that umlbuild owns) the bundle (or release) in `entry`; False if it is that already.
 
-    `allow` is called just before, when nobody else can publish there any more; what it raises keeps `dist` as it is.
+    `same` says that instead of `is_same`, where sizes and times do not tell. `allow` is called just before, when nobody
+    else can publish there any more; what it raises keeps `dist` as it is.
 
     Raises: StepFailed (`dist` is something else, another build publishes for too long), OSError.
     """
     dist.parent.mkdir(parents=True, exist_ok=True)
     with _only_one(dist):
-        if is_same(entry, dist):
+        if same() if same is not None else is_same(entry, dist):
             return False
         if dist.is_symlink() or (dist.exists() and not _is_alike(entry, dist)):
             if not _is_empty(dist):

@@ -1,7 +1,7 @@
 """A release: `dist/NAME-VERSION/` with the bundle's archive, its recipe, lock and manifest, sums, and a signature.
 
 It is made beside and exchanged in one rename (see `publish`). A release that stands there is kept: the same version
-with other bytes is refused unless it is forced.
+with other bytes, or signed by another key of that kind, is refused unless it is forced.
 """
 
 from __future__ import annotations
@@ -57,13 +57,23 @@ def make(bundle: Path, dist: Path, wish: Wish, store: Store, note: Callable[[str
 
     Raises: StepFailed (another release of this version is there, a key that does not sign), ToolFailed, OSError.
     """
+
+    def allow() -> None:
+        if not wish.force and _is_other(dist, bundle, wish.key):
+            raise StepFailed(
+                f"{dist}: another release of version {wish.version} is there; it was left as it is",
+                "give another version=…, or replace it: force=1",
+            )
+
     with store.working(f"release-{wish.title}") as work:
         made = work / "release"
         made.mkdir(mode=0o755)
         made.chmod(0o755)
-        if _is_of(dist, bundle):
-            if wish.key is None or _signed(dist, wish.key):
-                return False
+        standing = _is_of(dist, bundle)
+        if standing and (wish.key is None or signing.is_by(dist / SUMS, wish.key)):
+            return False
+        allow()  # before minutes of packing, too
+        if standing:
             others = [path.name for path in dist.glob(f"{SUMS}.*")]
             for name in [SUMS, *others, *sums_of(dist)]:
                 sparse.link_or_copy(dist / name, made / name)
@@ -80,15 +90,7 @@ def make(bundle: Path, dist: Path, wish: Wish, store: Store, note: Callable[[str
         for path in made.iterdir():
             path.chmod(0o644)
             os.utime(path, (EPOCH, EPOCH))
-
-        def allow() -> None:
-            if dist.exists() and not wish.force and _other(made, dist):
-                raise StepFailed(
-                    f"{dist}: another release of version {wish.version} is there; it was left as it is",
-                    "give another version=…, or replace it: force=1",
-                )
-
-        return publish.publish(made, dist, allow=allow)
+        return publish.publish(made, dist, same=lambda: _is_same(made, dist), allow=allow)
 
 
 def sums_of(release: Path) -> dict[str, str]:
@@ -134,12 +136,23 @@ def _is_of(dist: Path, bundle: Path) -> bool:
         return False
 
 
-def _signed(dist: Path, key: Path) -> bool:
-    return (dist / (SUMS + signing.SUFFIXES[signing.kind_of(key)])).is_file()
-
-
-def _other(made: Path, dist: Path) -> bool:
-    try:
-        return (made / SUMS).read_bytes() != (dist / SUMS).read_bytes() or bool(problems_of(dist))
-    except (OSError, StepFailed):
+def _is_other(dist: Path, bundle: Path, key: Path | None) -> bool:
+    """Whether another release stands there: of other bytes, or signed by another key of this kind."""
+    if dist.is_symlink() or not ((dist / SUMS).is_file() and (dist / "manifest.toml").is_file()):
+        return False  # nothing, or what `publish` has words for
+    if not _is_of(dist, bundle):
         return True
+    if key is None or not (dist / (SUMS + signing.SUFFIXES[signing.kind_of(key)])).exists():
+        return False
+    return not signing.is_by(dist / SUMS, key)
+
+
+def _is_same(made: Path, dist: Path) -> bool:
+    """Whether both have the same bytes. Signatures by two keys have one size, and all files of releases one time."""
+    names = sorted(os.listdir(made))
+    try:
+        if sorted(os.listdir(dist)) != names or dist.is_symlink() or problems_of(dist):
+            return False
+        return all((made / n).read_bytes() == (dist / n).read_bytes() for n in names if n.startswith(SUMS))
+    except (OSError, StepFailed):
+        return False

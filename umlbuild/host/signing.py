@@ -3,14 +3,16 @@
 Passphrases are not asked for: an ssh key with one goes into ssh-agent, and its .pub file is given as the key; a
 minisign key is one made with `minisign -G -W`. Ed25519 signatures are the same bytes each time.
 
-Source: ssh-keygen(1) (-Y sign, find-principals, verify; ALLOWED SIGNERS), minisign(1); tried with OpenSSH 9.2 and
-minisign 0.11.
+Source: ssh-keygen(1) (-l; -Y sign, find-principals, verify, check-novalidate; ALLOWED SIGNERS), minisign(1); tried with
+OpenSSH 9.2 and minisign 0.11.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +26,17 @@ RELEASE = "umlbuild-release"
 
 SUFFIXES: dict[Kind, str] = {"ssh": ".sig", "minisign": ".minisig"}
 PROGRAMS: dict[Kind, str] = {"ssh": "ssh-keygen", "minisign": "minisign"}
+_HINTS: dict[Kind, str] = {
+    "ssh": "a key with a passphrase: ssh-add it and give its .pub file as the key",
+    "minisign": "give the secret key, one without a password: minisign -G -W -s FILE",
+}
+_FINGERPRINT = re.compile(r"\bSHA256:[A-Za-z0-9+/]+")
 _SSH_TYPES = ("ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-")
 _TIMEOUT_S = 60.0
+
+
+class _Refused(StepFailed):
+    """A program of signatures says no; it was not ended by a build that is to stop."""
 
 
 def kind_of(key: Path) -> Kind:
@@ -51,21 +62,14 @@ def sign(file: Path, key: Path, comment: str, namespace: str = RELEASE) -> Path:
     """Sign a file; the signature stands beside it. Raises: UserError, StepFailed."""
     kind = kind_of(key)
     signature = file.with_name(file.name + SUFFIXES[kind])
+    signature.unlink(missing_ok=True)  # ssh-keygen would ask, hear nobody, and keep it with exit status 0
     if kind == "ssh":
         argv = ["ssh-keygen", "-q", "-Y", "sign", "-n", namespace, "-f", str(key.absolute()), str(file)]
     else:
         argv = ["minisign", "-S", "-s", str(key.absolute()), "-m", str(file), "-x", str(signature)]
         argv += ["-c", "signature of umlbuild release", "-t", comment]
     agent = {name: os.environ[name] for name in ("SSH_AUTH_SOCK",) if name in os.environ}
-    with tempfile.TemporaryDirectory(prefix="umlbuild-sign.") as scratch:
-        try:
-            process.run(argv, log=Path(scratch, "log"), timeout_s=_TIMEOUT_S, env=agent)
-        except ToolFailed as error:
-            raise StepFailed(
-                f"signing with {key}: {' '.join(error.tail[-3:]) or error.cause}",
-                "a key with a passphrase: ssh-add it and give its .pub file as the key"
-                if kind == "ssh" else "a key without a password: minisign -G -W",
-            ) from error  # fmt: skip
+    _output(argv, f"signing with {key}", hint=_HINTS[kind], env=agent)
     signature.chmod(0o644)
     return signature
 
@@ -79,18 +83,48 @@ def verify(file: Path, key: Path, namespace: str = RELEASE) -> str:
     signature = file.with_name(file.name + SUFFIXES[kind])
     if not signature.is_file():
         raise StepFailed(f"{signature}: is not there, so nothing says who made it")
+    failing = f"{signature}: is not a signature of this file by {key}"
     with tempfile.TemporaryDirectory(prefix="umlbuild-sign.") as name:
         scratch = Path(name)
         if kind == "minisign":
             argv = ["minisign", "-V", "-q", "-p", str(key.absolute()), "-m", str(file), "-x", str(signature)]
-            _checked(argv, signature, key)
+            _output(argv, failing)
             return f"minisign key {key.name}"
         allowed = _allowed(key, scratch)
         find = ["ssh-keygen", "-Y", "find-principals", "-s", str(signature), "-f", str(allowed)]
-        signers = _checked(find, signature, key).split("\n")[0].split(",")
+        signers = _output(find, failing).split("\n")[0].split(",")
         argv = ["ssh-keygen", "-Y", "verify", "-n", namespace, "-I", signers[0]]
-        _checked([*argv, "-f", str(allowed), "-s", str(signature)], signature, key, stdin=file)
+        _output([*argv, "-f", str(allowed), "-s", str(signature)], failing, stdin=file)
         return signers[0]
+
+
+def is_by(file: Path, key: Path, namespace: str = RELEASE) -> bool:
+    """Whether a file's signature is good and by this key, one that `sign` takes; no list of signers.
+
+    Raises: UserError (no such key), StepFailed (the key does not tell its public half).
+    """
+    kind = kind_of(key)
+    signature = file.with_name(file.name + SUFFIXES[kind])
+    if not signature.is_file():
+        return False
+    telling = f"asking {key} for its public half"
+    if kind == "minisign":
+        with tempfile.TemporaryDirectory(prefix="umlbuild-sign.") as scratch:
+            public = Path(scratch, "public")
+            _output(["minisign", "-R", "-s", str(key.absolute()), "-p", str(public)], telling, hint=_HINTS[kind])
+            try:
+                verify(file, public)
+            except _Refused:
+                return False
+            return True
+    # By fingerprints: `ssh-keygen -y` would want the passphrase of a key that is in ssh-agent.
+    wanted = _FINGERPRINT.search(_output(["ssh-keygen", "-l", "-f", str(key.absolute())], telling, hint=_HINTS[kind]))
+    argv = ["ssh-keygen", "-Y", "check-novalidate", "-n", namespace, "-s", str(signature)]
+    try:
+        found = _FINGERPRINT.search(_output(argv, str(signature), stdin=file))
+    except _Refused:
+        return False
+    return wanted is not None and found is not None and wanted[0] == found[0]
 
 
 def _allowed(key: Path, scratch: Path) -> Path:
@@ -103,12 +137,15 @@ def _allowed(key: Path, scratch: Path) -> Path:
     return made
 
 
-def _checked(argv: list[str], signature: Path, key: Path, *, stdin: Path | None = None) -> str:
+def _output(
+    argv: list[str], what: str, *, hint: str = "", stdin: Path | None = None, env: Mapping[str, str] | None = None
+) -> str:
+    """What a program prints. Raises: _Refused (`what`, and its last words)."""
     with tempfile.TemporaryDirectory(prefix="umlbuild-sign.") as name:
         out = Path(name, "out")
         try:
-            process.run(argv, log=Path(name, "log"), timeout_s=_TIMEOUT_S, stdin=stdin, stdout=out)
+            process.run(argv, log=Path(name, "log"), timeout_s=_TIMEOUT_S, stdin=stdin, stdout=out, env=env)
         except ToolFailed as error:
-            said = " ".join(error.tail[-2:]) or error.cause
-            raise StepFailed(f"{signature}: is not a signature of this file by {key}: {said}") from error
+            said = [line for line in error.tail if not line.startswith("+ ")]  # the log begins with the command
+            raise _Refused(f"{what}: {' '.join(said[-3:]) or error.cause}", hint) from error
         return out.read_text()
