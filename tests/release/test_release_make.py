@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -191,10 +192,45 @@ def test_a_key_with_a_passphrase_in_ssh_agent(tmp_path: Path, monkeypatch: pytes
             env = {**os.environ, "SSH_ASKPASS": str(tmp_path / "ask"), "SSH_ASKPASS_REQUIRE": "force"}
             subprocess.run(["ssh-add", "-q", str(key)], env=env, check=True, timeout=60)
             for given in (key, key.with_name("key.pub")):
+                signing.check(given)
                 assert make(tmp_path, wish=replace(WISH, key=given)) is (given == key)
         finally:
             agent.terminate()
             agent.communicate(timeout=60)
+
+
+def released(project: Path, key: Path) -> subprocess.CompletedProcess[str]:
+    (project / "hello.toml").write_text("no recipe, which would be told next\n")
+    return subprocess.run(
+        [sys.executable, "-m", "umlbuild.cli", "release", "hello.toml", f"key={key}"],
+        cwd=project, env={**os.environ, "UMLBUILD_CACHE": str(project / "cache")}, timeout=120,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_a_key_that_cannot_sign_is_refused_before_any_work(tmp_path: Path) -> None:
+    subprocess.run(
+        ["ssh-keygen", "-q", "-t", "ed25519", "-N", "secret", "-f", str(tmp_path / "key")], check=True, timeout=60
+    )
+    done = released(tmp_path, tmp_path / "key")
+    assert done.returncode == 2
+    (told, fix) = done.stderr.splitlines()
+    assert told.startswith(f"signing with {tmp_path / 'key'}: ") and "passphrase" in told
+    assert "ssh-keygen" not in told and "umlbuild-sign" not in told  # not the command, nor our scratch
+    assert fix.startswith("  fix: ") and "ssh-add" in fix
+
+
+def test_a_key_that_can_sign_goes_on_to_the_recipe(tmp_path: Path, key: tuple[Path, Path]) -> None:
+    done = released(tmp_path, key[0])
+    assert done.returncode == 2 and "hello.toml" in done.stderr and "signing" not in done.stderr
+
+
+def test_a_key_that_others_may_read(tmp_path: Path) -> None:
+    secret, _ = new_key("ssh", tmp_path / "key")
+    secret.chmod(0o644)
+    with pytest.raises(UserError, match="This private key will be ignored") as caught:
+        signing.check(secret)
+    assert caught.value.hint == f"chmod 600 {secret}"
 
 
 def test_what_is_no_key(tmp_path: Path) -> None:

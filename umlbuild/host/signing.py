@@ -24,6 +24,8 @@ Kind = Literal["ssh", "minisign"]
 RELEASE = "umlbuild-release"
 """What an ssh signature is for (`ssh-keygen -Y verify -n` wants the same word): here, a release."""
 
+_TRIAL = "umlbuild-trial"
+
 SUFFIXES: dict[Kind, str] = {"ssh": ".sig", "minisign": ".minisig"}
 PROGRAMS: dict[Kind, str] = {"ssh": "ssh-keygen", "minisign": "minisign"}
 _HINTS: dict[Kind, str] = {
@@ -69,9 +71,25 @@ def sign(file: Path, key: Path, comment: str, namespace: str = RELEASE) -> Path:
         argv = ["minisign", "-S", "-s", str(key.absolute()), "-m", str(file), "-x", str(signature)]
         argv += ["-c", "signature of umlbuild release", "-t", comment]
     agent = {name: os.environ[name] for name in ("SSH_AUTH_SOCK",) if name in os.environ}
-    _output(argv, f"signing with {key}", hint=_HINTS[kind], env=agent)
+    try:
+        _output(argv, f"signing with {key}", hint=_HINTS[kind], env=agent)
+    except _Refused as error:
+        if "NOT accessible by others" in error.message:  # ssh-keygen's words; it ignores such a key
+            error.hint = f"chmod 600 {key}"
+        raise
     signature.chmod(0o644)
     return signature
+
+
+def check(key: Path) -> None:
+    """Sign a scratch text, so that a key that cannot sign is told before any work. Raises: UserError."""
+    with tempfile.TemporaryDirectory(prefix="umlbuild-sign.") as scratch:
+        text = Path(scratch, "text")
+        text.write_text("whether this key signs\n")
+        try:
+            sign(text, key, "trial", _TRIAL)
+        except _Refused as error:
+            raise UserError(error.message, error.hint) from error
 
 
 def verify(file: Path, key: Path, namespace: str = RELEASE) -> str:

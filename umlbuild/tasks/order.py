@@ -167,11 +167,14 @@ def _check_release(request: Request) -> None:
     from umlbuild.host import needs, release, signing
 
     programs = ["zstd"]
+    key = request.started / Path(request.key).expanduser() if request.key else None
     if request.version:
         release.check_version(request.version)
-    if request.key:
-        programs.append(signing.PROGRAMS[signing.kind_of(request.started / Path(request.key).expanduser())])
+    if key:
+        programs.append(signing.PROGRAMS[signing.kind_of(key)])
     needs.require(programs, _note)
+    if key:
+        signing.check(key)
 
 
 def _look(request: Request, plans: tuple[Plan, ...], unlocked: tuple[str, ...]) -> Order:
