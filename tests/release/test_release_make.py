@@ -233,6 +233,24 @@ def test_a_key_that_others_may_read(tmp_path: Path) -> None:
     assert caught.value.hint == f"chmod 600 {secret}"
 
 
+def test_the_public_key_does_not_sign_and_the_secret_one_does_not_verify(
+    tmp_path: Path, key: tuple[Path, Path]
+) -> None:
+    secret, public = key
+    make(tmp_path, wish=replace(WISH, key=secret))
+    sums = tmp_path / "dist" / "m-1" / SUMS
+    with pytest.raises(UserError, match=r"is a secret key, and .* with the public one") as caught:
+        signing.verify(sums, secret)
+    assert caught.value.hint == f"give {public}"
+    public = public.rename(tmp_path / "elsewhere.pub")
+    with pytest.raises(UserError, match="is a secret key") as caught:
+        signing.verify(sums, secret)
+    assert caught.value.hint == "give its .pub file"
+    signing.verify(sums, public)
+    with pytest.raises(UserError, match="signing with"):
+        signing.check(public)
+
+
 def test_what_is_no_key(tmp_path: Path) -> None:
     (tmp_path / "note").write_text("hello\n")
     with pytest.raises(UserError, match="is neither a key of ssh nor one of minisign"):

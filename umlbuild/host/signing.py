@@ -32,6 +32,8 @@ _HINTS: dict[Kind, str] = {
     "ssh": "a key with a passphrase: ssh-add it and give its .pub file as the key",
     "minisign": "give the secret key, one without a password: minisign -G -W -s FILE",
 }
+_MINISIGN_PUBLIC = 56
+"""Letters of a public key's second line; a secret one's has 212."""
 _FINGERPRINT = re.compile(r"\bSHA256:[A-Za-z0-9+/]+")
 _SSH_TYPES = ("ssh-", "ecdsa-", "sk-ssh-", "sk-ecdsa-")
 _TIMEOUT_S = 60.0
@@ -95,9 +97,10 @@ def check(key: Path) -> None:
 def verify(file: Path, key: Path, namespace: str = RELEASE) -> str:
     """Who has signed a file, by a public key, or a list of allowed signers (ssh).
 
-    Raises: UserError (no such key), StepFailed (no signature of this kind, or not by this key).
+    Raises: UserError (no such key, or a secret one), StepFailed (no signature of this kind, or not by this key).
     """
     kind = kind_of(key)
+    _refuse_secret(key, kind)
     signature = file.with_name(file.name + SUFFIXES[kind])
     if not signature.is_file():
         raise StepFailed(f"{signature}: is not there, so nothing says who made it")
@@ -143,6 +146,20 @@ def is_by(file: Path, key: Path, namespace: str = RELEASE) -> bool:
     except _Refused:
         return False
     return wanted is not None and found is not None and wanted[0] == found[0]
+
+
+def _refuse_secret(key: Path, kind: Kind) -> None:
+    lines = key.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    if kind == "ssh":
+        secret = lines[0].startswith("-----BEGIN ")
+    else:
+        secret = any(len(line.strip()) > _MINISIGN_PUBLIC for line in lines[1:2])
+    if secret:
+        public = key.with_name(f"{key.name}.pub")
+        raise UserError(
+            f"key {key}: is a secret key, and a signature is checked with the public one",
+            f"give {public}" if public.is_file() else "give its .pub file",
+        )
 
 
 def _allowed(key: Path, scratch: Path) -> Path:
