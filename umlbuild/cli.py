@@ -7,6 +7,7 @@ signal; `run` and `exec` give the machine's own (see their --help).
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -15,15 +16,30 @@ from pathlib import Path
 from umlbuild import __version__
 from umlbuild.errors import UserError
 
+TASKS = {
+    "build": "build bundles into dist/, as `doit build recipe=…` in any directory: umlbuild build RECIPE.toml",
+    "release": "pack bundles into dist/NAME-VERSION",
+    "kernel": "make only the kernel",
+    "rootfs": "make only the root file system",
+    "image": "make only the disk image",
+    "list": "the tasks and steps of recipes",
+    "clean": "remove what was built of recipes",
+}
+"""Verbs that are doit's."""
+
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and end the process with its exit code."""
+    # What a verb has begun is removed on the way out, as with ^C.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
+            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
 
 
 def run(argv: list[str]) -> int:
     """Run one verb; the exit code."""
-    if argv[:1] and argv[0] in ("build", "kernel", "rootfs", "image", "release", "list", "clean"):
+    if argv[:1] and argv[0] in TASKS:
         from umlbuild.tasks import main as run_tasks
 
         return run_tasks(argv)
@@ -61,7 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     show = verbs.add_parser("show", help="the effective recipe, the plan and the kernel's symbols")
     show.add_argument("recipe", help="a recipe's name or path")
     show.set_defaults(verb=_show)
-    verbs.add_parser("build", help="as `doit build recipe=…`, in any directory: umlbuild build recipe=…")
+    for name, text in TASKS.items():
+        verbs.add_parser(name, help=text)
     cli_plan.add_parsers(verbs)
     cli_store.add_parsers(verbs)
     cli_machine.add_parsers(verbs)

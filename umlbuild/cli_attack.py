@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import signal
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,7 +32,6 @@ def add_parser(verbs: Verbs) -> None:
 def _attack(options: argparse.Namespace) -> int:
     from umlbuild.attack import lanes
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     found = []
     with contextlib.closing(lanes.rows(options.bundle, allow_root=options.allow_root)) as rows:
         for row in rows:

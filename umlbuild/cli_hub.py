@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import pwd
-import signal
 import sys
 import time
 from pathlib import Path
@@ -41,8 +40,6 @@ def _hub(options: argparse.Namespace) -> int:
 
     if not 576 <= options.mtu <= 16384:
         raise UserError(f"--mtu {options.mtu}: must be 576 to 16384")
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda got, _: sys.exit(128 + got))
     until = time.monotonic() + (options.timeout or float("inf"))
     with contextlib.ExitStack() as stack:
         hub = stack.enter_context(Hub(options.socket.absolute(), _owner(options.user)))

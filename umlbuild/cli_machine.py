@@ -6,7 +6,6 @@ import argparse
 import contextlib
 import os
 import select
-import signal
 import stat
 import sys
 import time
@@ -138,8 +137,6 @@ def _exec(options: argparse.Namespace) -> int:
 def _exec_bundle(options: argparse.Namespace, env: dict[str, str], timeout_s: int) -> int:
     from umlbuild.runtime.machine import Machine
 
-    # As with ^C: leave through the machine's end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with _stdin(time.monotonic() + timeout_s) as stdin, Machine.start(
         Path(options.target), memory=options.memory, ephemeral=None if options.cow else True, cow=options.cow,
         options=_launcher_options(options),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
 import sys
 import types
@@ -161,6 +163,25 @@ def test_damage_is_found_and_discarded(store: Store, monkeypatch: pytest.MonkeyP
     assert "nothing is damaged" in capsys.readouterr().out
 
 
+def test_du_of_a_cache_with_directories_of_others(
+    store: Store, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(store, "a", 1)
+    (store.root / "apt/suite/partial").mkdir(parents=True)
+    monkeypatch.setenv("UMLBUILD_CACHE", str(store.root))
+    scan = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if os.fspath(path).endswith("partial"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert cli.run(["du"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^one +1 ", told, re.MULTILINE) and "in all" in told
+
+
 def test_gc_must_be_told_what_may_go(store: Store, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.setenv("UMLBUILD_CACHE", str(store.root))
     monkeypatch.delenv("UMLBUILD_CACHE_SIZE", raising=False)
@@ -304,3 +325,25 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="UMLBUILD_CACHE_SHARED"), store.filling("one", key("a")):
         pass
     inuse.register(store, [key("a")])  # no error: the build says it better
+
+
+@pytest.mark.parametrize("signal_", [signal.SIGTERM, signal.SIGHUP])
+def test_a_verb_that_is_ended_removes_what_it_began(signal_: signal.Signals) -> None:
+    """As `verify` and `vendor` do on ^C."""
+    program = """if True:
+        import time
+        from umlbuild import cli
+        def run(argv):
+            try:
+                print("begun", flush=True)
+                time.sleep(60)
+            finally:
+                print("removed", flush=True)
+        cli.run = run
+        cli.main(["verify"])
+        """
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as verb:
+        assert verb.stdout is not None and verb.stdout.readline() == "begun\n"
+        verb.send_signal(signal_)
+        assert verb.communicate(timeout=30)[0] == "removed\n"
+    assert verb.returncode == 128 + signal_

@@ -278,7 +278,16 @@ def test_signatures(who: str, tmp_path: Path, capsys: Any) -> None:
     key = {} if who == "nobody" else {
         "UMLBUILD_REMOTE_KEY": str(tmp_path / ("stranger" if who == "stranger" else "signer")),
     }  # fmt: skip
-    assert made({**environ, **key}).push(filled(tmp_path / "theirs"), STAGE, KEY)
+    if who == "nobody":
+        with pytest.raises(HostError, match="would not be signed"):
+            made(environ)
+        environ["UMLBUILD_REMOTE_PUSH"] = "0"
+        trusted = {"UMLBUILD_REMOTE_TRUSTED": "1", "UMLBUILD_REMOTE_PUSH": "1"}
+        sender = {"UMLBUILD_REMOTE": environ["UMLBUILD_REMOTE"], **trusted}
+    else:
+        sender = {**environ, **key}
+    assert made(sender).push(filled(tmp_path / "theirs"), STAGE, KEY)
+    environ["UMLBUILD_REMOTE_PUSH"] = "0"
     if who == "changed":
         told = tmp_path / f"remote/entries/{STAGE}/{KEY}.json"
         data = json.loads(told.read_text())

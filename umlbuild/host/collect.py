@@ -275,7 +275,11 @@ def _inodes(path: Path) -> Iterator[tuple[tuple[int, int], int]]:
     yield (info.st_dev, info.st_ino), info.st_blocks * 512
     if not stat.S_ISDIR(info.st_mode):
         return
-    with os.scandir(path) as rows:
+    try:
+        names = os.scandir(path)
+    except (PermissionError, FileNotFoundError):  # apt's, of another user; what went meanwhile
+        return
+    with names as rows:
         for row in rows:
             if row.is_dir(follow_symlinks=False):
                 yield from _inodes(Path(row.path))

@@ -158,12 +158,20 @@ def remote_store(environ: Mapping[str, str]) -> RemoteStore | None:
         if (word := environ.get(name)) and not Path(word).is_file():
             raise HostError(f"{name}: {word}: no such file", "ssh-keygen -t ed25519 makes a key")
     key = environ.get("UMLBUILD_REMOTE_KEY")
+    push = environ.get("UMLBUILD_REMOTE_PUSH", "")
+    if push not in ("", "0", "1"):
+        raise HostError(f"UMLBUILD_REMOTE_PUSH={push}: not 0 or 1", "UMLBUILD_REMOTE_PUSH=1 sends what was made")
+    if push == "1" and signers and not key:
+        raise HostError(
+            "UMLBUILD_REMOTE_PUSH: what is sent would not be signed, and nobody with these signers would take it",
+            "name the ssh key that signs in UMLBUILD_REMOTE_KEY",
+        )
     if (signers or key) and not process.find("ssh-keygen"):
         raise HostError("UMLBUILD_REMOTE: ssh-keygen is missing", "apt-get install openssh-client")
     return RemoteStore(
         remote_of(address, environ),
         signers=Path(signers) if signers else None,
-        push_entries=environ.get("UMLBUILD_REMOTE_PUSH") == "1",
+        push_entries=push == "1",
         key=Path(key) if key else None,
     )
 

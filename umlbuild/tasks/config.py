@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+
 import doit
 
-from umlbuild.tasks import options, request
+from umlbuild.errors import UserError
+from umlbuild.tasks import options, request, spelling
 from umlbuild.tasks.reporter import Reporter
 
 ALONE: dict[str, object] = {"backend": "sqlite3", "dep_file": ":memory:"}
@@ -13,7 +16,20 @@ nothing to remember, and nothing that a kill or a second build could damage."""
 
 
 def alone() -> dict[str, object]:
-    """DOIT_CONFIG for a dodo.py with our tasks, and without others that stand on ours."""
+    """DOIT_CONFIG for a dodo.py with our tasks, and without others that stand on ours.
+
+    A command line that is misspelled ends the process here: doit would take it, or tell it as an error of code 3.
+    """
+    words, program = request.words(), request.program()
+    verb = next((word for word in words if word in request.VERBS), None)
+    if verb and {"-h", "--help"} & set(words):
+        sys.stdout.write(f"{options.usage(program, verb)}\n")
+        raise SystemExit(0)
+    try:
+        spelling.check(words, request.VERBS, program)
+    except UserError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(error.exit_code) from None
     request.be_alone()
     return {**config(), **ALONE}
 

@@ -32,6 +32,9 @@ OURS = {
 }
 """Our switches → what they do."""
 
+LONG = (*(long for _, long, _ in _TYPES.values()), *OURS)
+"""The long names of all options after a verb."""
+
 PARAMS: list[dict[str, object]] = [
     {"name": name, "short": short, "long": long, "type": kind, "default": kind(), "help": f"doit's --{long}"}
     for name, (short, long, kind) in _TYPES.items()
@@ -42,22 +45,38 @@ PARAMS: list[dict[str, object]] = [
 def after_verb(words: Sequence[str], verbs: Sequence[str]) -> dict[str, object]:
     """The values of doit's options that follow one of our verbs; {} when doit will refuse them anyway."""
     begin = next((at for at, word in enumerate(words) if word in verbs), len(words))
-    rest = [word for word in words[begin:] if word and (word[0] == "-" or "=" not in word)]
-    short = "".join(f"{s}{'' if kind is bool else ':'}" for s, _, kind in _TYPES.values())
-    long = [f"{name}{'' if kind is bool else '='}" for _, name, kind in _TYPES.values()] + [*OURS]
     try:
-        given, _ = getopt.gnu_getopt(rest, short, long)
-        rows = [row for row in given if row[0].removeprefix("--") not in OURS]
-        return {name: _value(kind, text) for option, text in rows for name, kind in [_named(option)]}
+        return parsed(words[begin:])
     except (getopt.GetoptError, ValueError):
         return {}
+
+
+def parsed(words: Sequence[str]) -> dict[str, object]:
+    """The values of doit's options among the words after a verb. Raises: GetoptError, ValueError."""
+    rest = [word for word in words if word and (word[0] == "-" or "=" not in word)]
+    short = "".join(f"{s}{'' if kind is bool else ':'}" for s, _, kind in _TYPES.values())
+    long = [f"{name}{'' if kind is bool else '='}" for _, name, kind in _TYPES.values()] + [*OURS]
+    given, _ = getopt.gnu_getopt(rest, short, long)
+    rows = [row for row in given if row[0].removeprefix("--") not in OURS]
+    return {name: _value(kind, text) for option, text in rows for name, kind in [_named(option)]}
+
+
+def usage(program: str, verb: str) -> str:
+    """What may follow a verb."""
+    rows = [f"usage: {program} {verb} recipe=FILE[,FILE…] [OPTION…]", ""]
+    rows += [f"  --{name:<20} {text}" for name, text in OURS.items()]
+    rows += [f"  -{short}, --{long:<16} doit's own, see: {program} help run" for short, long, _ in _TYPES.values()]
+    if verb == "release":
+        rows += ["", "  version=1.2 key=FILE force=1"]
+    return "\n".join(rows)
 
 
 def switch(words: Sequence[str], name: str) -> bool:
     """Whether one of our switches is on: `--locked`, `locked=1`. Raises: UserError for another value than 0 or 1."""
     values = [word.partition("=")[2] for word in words if word.startswith(f"{name}=")]
     if wrong := [value for value in values if value not in _VALUES]:
-        raise UserError(f"{name}={wrong[0]}: not 0 or 1", f"{name}=1 or --{name}: {OURS[name]}")
+        hint = f"{name}=1 or --{name}: {OURS[name]}" if name in OURS else f"{name}=1"
+        raise UserError(f"{name}={wrong[0]}: not 0 or 1", hint)
     return f"--{name}" in words or any(_VALUES[value] for value in values[-1:])
 
 

@@ -78,6 +78,12 @@ class _CommandLine:
     alone = False
 
 
+def program() -> str:
+    """What the user called, to say how to repeat it."""
+    given = (_CommandLine.given or sys.argv)[0]
+    return os.environ.get("UMLBUILD_COMMAND") or Path(given).name or "doit"
+
+
 def be_alone() -> None:
     """Say for the rest of this process that no tasks of others stand on ours."""
     _CommandLine.alone = True
@@ -101,9 +107,8 @@ def words() -> list[str]:
 def read() -> Request:
     """The request of this process.
 
-    Raises: UserError when `recipe=` is given twice, or a switch is neither 0 nor 1.
+    Raises: UserError when `recipe=` is given twice, or a switch (`locked`, `offline`, `force`) is neither 0 nor 1.
     """
-    program = (_CommandLine.given or sys.argv)[0]
     recipes = [word for word in words() if word.startswith("recipe=")]
     if len(recipes) > 1:
         both = ",".join(word.partition("=")[2] for word in recipes)
@@ -118,11 +123,11 @@ def read() -> Request:
         project=here if started.is_relative_to(here) else started,
         running=not (names and names[0] in _LOOKING),
         verbs=tuple(verb for verb in VERBS if verb in names) or ("build",),
-        command=os.environ.get("UMLBUILD_COMMAND") or Path(program).name or "doit",
+        command=program(),
         locked=options.switch(words(), "locked"),
         offline=options.switch(words(), "offline"),
         alone=_CommandLine.alone,
         version=str(doit.get_var("version") or ""),
         key=str(doit.get_var("key") or ""),
-        force=str(doit.get_var("force") or "0") not in ("0", "no", "false"),
+        force=options.switch(words(), "force"),
     )
