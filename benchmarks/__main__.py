@@ -128,7 +128,7 @@ def _options() -> argparse.Namespace:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", type=lambda text: text.split(","), default=[], metavar="NAME,…",
-                        help="noop, hostname, package, root, cold, many, prebuilt, boot, kernel")  # fmt: skip
+                        help="noop, hostname, package, root, cold, many, prebuilt, boot, kernel, router")  # fmt: skip
     parser.add_argument("--quick", action="store_true", help="one round of what takes seconds")
     parser.add_argument("--slow", action="store_true", help="compile kernels, too")
     parser.add_argument("--rounds", type=int, default=3, help="how often each side runs (default 3)")

@@ -57,11 +57,14 @@ def _gc(options: argparse.Namespace) -> int:
             "give --max-size 20G or --keep DAYS (--max-size 0 --keep RECIPE keeps nothing else)",
         )
     would = "would be removed" if options.dry_run else "removed"
+    damaged = 0
     try:
         if options.check:
             for item, names in collect.check(store):
                 print(f"damaged: {item.group} {item.name[:12]}: {', '.join(names)}: {would}")
-                if not options.dry_run and not collect.discard(store, item):
+                if options.dry_run or collect.discard(store, item):
+                    damaged += item.size
+                else:
                     print(f"  {item.group} {item.name[:12]} is being made just now: left alone")
         if not options.dry_run:
             store.sweep()
@@ -76,7 +79,7 @@ def _gc(options: argparse.Namespace) -> int:
             print(f"{item.group:<16} {item.name[:12]}  {size.shown(item.size):>8}  used {ago:.1f} days ago: {would}")
     for item in done.busy:
         print(f"{item.group:<16} {item.name[:12]}  in use: kept")
-    print(f"{size.shown(done.freed)} {would}, {size.shown(done.left)} left in {store.root}")
+    print(f"{size.shown(damaged + done.freed)} {would}, {size.shown(done.left)} left in {store.root}")
     return 0
 
 
