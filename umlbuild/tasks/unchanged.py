@@ -1,10 +1,10 @@
 """Whether a build has nothing to do, told without planning: by what its plan was made of when it was built last.
 
 `unchanged/<recipe>-<id>.json` in the cache keeps, of the bundle that was published last from a recipe, all that its
-plan was made of: facts of umlbuild's own files and of the libraries beside them, and this machine's answers
-(`host.answers`). While they are the same, so are the plan and its keys. These are looked up in the store, the bundle
-is compared with dist/ as after planning; if anything is another, or missing, the recipe is planned. A record that is
-lost costs the time of that.
+plan was made of: facts of umlbuild's own files and of its libraries, and this machine's answers (`host.answers`).
+While they are the same, so are the plan and its keys; these are looked up in the store, and the bundle is compared
+with dist/, as after planning. If anything is another or missing, the recipe is planned: a record that is lost costs
+the time of that.
 """
 
 from __future__ import annotations
