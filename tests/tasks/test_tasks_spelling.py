@@ -32,7 +32,7 @@ RIGHT = [
     "release recipe=a version=1.2 key=k.pem force=1", "-n 2 build recipe=a", "build kernel recipe=a",
     "check -k x=y tests",
     "step:kernel-123 recipe=a", "build:a recipe=a", "list --all", "help build", "dist/a/run", "clean recipe=a", "zzz",
-    "build --process=3 recipe=a=b.toml",
+    "build --process=3 recipe=a=b.toml", "build recipe=a -- kernel",
 ]  # fmt: skip
 
 

@@ -62,7 +62,7 @@ def _check_options(rest: Sequence[str], program: str, verb: str) -> None:
     hint = f"{program} help {verb}"
     for word in rest:
         name = word[2:].partition("=")[0]
-        if word.startswith("--") and name not in options.LONG:
+        if word.startswith("--") and name not in ("", *options.LONG):
             raise UserError(f"--{name}: there is no such option{nearest(name, options.LONG)}", hint)
     try:
         options.parsed(rest)
