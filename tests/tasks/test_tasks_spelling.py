@@ -24,6 +24,7 @@ WRONG = [
     ("build -z recipe=a.toml", "option -z not recognized"),
     ("build a.toml", "a.toml: a recipe is named by a variable"),
     ("relase recipe=a.toml", "relase: there is no such verb; did you mean release"),
+    ("clean build recip=a", "recip=: there is no such variable; did you mean recipe"),
     ("lis", "lis: there is no such verb; did you mean list"),
 ]
 
@@ -33,6 +34,8 @@ RIGHT = [
     "check -k x=y tests",
     "step:kernel-123 recipe=a", "build:a recipe=a", "list --all", "help build", "dist/a/run", "clean recipe=a", "zzz",
     "build --process=3 recipe=a=b.toml", "build recipe=a -- kernel",
+    "list build --all recipe=a", "clean --dry-run build recipe=a", "clean build -n recipe=a",
+    "run build --locked recipe=a",
 ]  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from umlbuild.tasks import options
 
 VARIABLES = ("recipe", "version", "key", "force", *options.OURS)
 _TASKS = ("step", "check")
+_COMMANDS = tuple(command.get_name() for command in DoitMain.DOIT_CMDS)
 _NEVER_EMPTY = ("version", "key")
 
 
@@ -29,6 +30,8 @@ def check(words: Sequence[str], verbs: Sequence[str], program: str) -> None:
         _check_verb(words, verbs, program)
         return
     _check_variables(words)
+    if words[0] in _COMMANDS and words[0] != "run":  # `list build --all`: these have options of their own
+        return
     rest = words[words.index(verb) + 1 :]
     _check_options(rest, program, verb)
     for name in rest:
@@ -39,7 +42,7 @@ def check(words: Sequence[str], verbs: Sequence[str], program: str) -> None:
 def _check_verb(words: Sequence[str], verbs: Sequence[str], program: str) -> None:
     """The first word, where it is like a verb of ours or a command of doit's; doit takes names of steps and files."""
     first = words[0] if words else ""
-    known = (*verbs, *(command.get_name() for command in DoitMain.DOIT_CMDS))
+    known = (*verbs, *_COMMANDS)
     if first.isalpha() and first not in (*known, *_TASKS) and (hint := nearest(first, known)):
         raise UserError(f"{first}: there is no such verb{hint}", f"{program} list, or {program} help")
     if all("=" in word for word in words):  # the default verb
