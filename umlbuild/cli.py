@@ -15,6 +15,9 @@ from pathlib import Path
 
 from umlbuild import __version__
 from umlbuild.errors import UserError
+from umlbuild.host import process
+
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 TASKS = {
     "build": "build bundles into dist/, as `doit build recipe=…` in any directory: umlbuild build RECIPE.toml",
@@ -30,11 +33,18 @@ TASKS = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run one verb and end the process with its exit code."""
-    # What a verb has begun is removed on the way out, as with ^C.
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDS:
         if signal.getsignal(number) != signal.SIG_IGN:  # nohup(1)
-            signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+            signal.signal(number, _end)
     sys.exit(run(list(sys.argv[1:] if argv is None else argv)))
+
+
+def _end(number: int, _frame: object) -> None:
+    """What a verb has begun is removed on the way out, as with ^C: once, though a terminal that goes says so twice."""
+    for each in _ENDS:
+        signal.signal(each, signal.SIG_IGN)
+    process.cancel()  # threads that fetch look at it
+    sys.exit(128 + number)
 
 
 def run(argv: list[str]) -> int:

@@ -57,14 +57,12 @@ def _gc(options: argparse.Namespace) -> int:
             "give --max-size 20G or --keep DAYS (--max-size 0 --keep RECIPE keeps nothing else)",
         )
     would = "would be removed" if options.dry_run else "removed"
-    damaged = 0
+    before = collect.usage_of(store).size if options.check and not options.dry_run else None
     try:
         if options.check:
             for item, names in collect.check(store):
                 print(f"damaged: {item.group} {item.name[:12]}: {', '.join(names)}: {would}")
-                if options.dry_run or collect.discard(store, item):
-                    damaged += item.size
-                else:
+                if not options.dry_run and not collect.discard(store, item):
                     print(f"  {item.group} {item.name[:12]} is being made just now: left alone")
         if not options.dry_run:
             store.sweep()
@@ -79,7 +77,8 @@ def _gc(options: argparse.Namespace) -> int:
             print(f"{item.group:<16} {item.name[:12]}  {size.shown(item.size):>8}  used {ago:.1f} days ago: {would}")
     for item in done.busy:
         print(f"{item.group:<16} {item.name[:12]}  in use: kept")
-    print(f"{size.shown(damaged + done.freed)} {would}, {size.shown(done.left)} left in {store.root}")
+    freed = done.freed if before is None else max(0, before - done.left)  # what was damaged, too
+    print(f"{size.shown(freed)} {would}, {size.shown(done.left)} left in {store.root}")
     return 0
 
 

@@ -36,7 +36,9 @@ def find_recipe(words: str, directory: Path) -> Path:
 
 
 def _found(word: str, directory: Path) -> Path:
-    named = Path(word).expanduser()
+    named = Path(word)
+    with contextlib.suppress(RuntimeError):  # ~ of nobody
+        named = named.expanduser()
     whole = named.suffix == ".toml" or not named.name  # "." and "/" have no name
     names = [named] if whole else [named, named.with_name(f"{named.name}.toml")]
     for name in names:

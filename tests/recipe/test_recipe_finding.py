@@ -33,6 +33,7 @@ def test_a_recipe_by_its_name_or_path(place: Path, words: str) -> None:
         ("nope", "there are: hello.toml, router.toml"),
         ("rooter.toml", 'did you mean "router.toml"?'),
         ("helo", 'did you mean "hello.toml"?'),
+        ("~nobody-of-this-name/x.toml", "there are: hello.toml, router.toml"),
         (".", "there are: hello.toml, router.toml"),
     ],
 )

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import releasekit
 
+from umlbuild import digest
 from umlbuild.errors import StepFailed, UserError
 from umlbuild.host import publish, release, signing
 from umlbuild.host.release import SUMS, Wish
@@ -139,6 +140,24 @@ def test_a_signature_by_another_key_is_another_release(tmp_path: Path, key: tupl
     signature.write_bytes(before[signature.name][:-9])  # by nobody
     with pytest.raises(StepFailed, match="another release"):
         make(tmp_path, wish=replace(WISH, key=stranger))
+
+
+def test_only_what_was_packed_here_is_signed(tmp_path: Path, key: tuple[Path, Path]) -> None:
+    """An archive of somebody, with sums to it."""
+    dist = tmp_path / "dist" / "m-1"
+    make(tmp_path)
+    good = (dist / "m-1.tar.zst").read_bytes()
+    (dist / "m-1.tar.zst").chmod(0o644)
+    (dist / "m-1.tar.zst").write_bytes(good[:-8] + b"8 others")
+    rows = (f"{digest.of_file(dist / name)}  {name}\n" for name in sorted(release.sums_of(dist)))
+    (dist / SUMS).write_text("".join(rows))
+    assert release.problems_of(dist) == []
+    signed = replace(WISH, key=key[0])
+    with pytest.raises(StepFailed, match="another release"):
+        make(tmp_path, wish=signed)
+    assert not list(dist.glob(f"{SUMS}.*"))
+    assert make(tmp_path, wish=replace(signed, force=True)) is True
+    assert (dist / "m-1.tar.zst").read_bytes() == good
 
 
 def test_signatures_that_differ_each_time_are_kept(tmp_path: Path) -> None:

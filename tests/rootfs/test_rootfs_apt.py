@@ -268,6 +268,23 @@ def test_mirrors(
     assert mirrors(explicit, env) == expected
 
 
+@pytest.mark.parametrize("disk", ["has room", "is full"])
+def test_apts_cache_of_the_hosts_lists_is_in_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, disk: str) -> None:
+    apt = tmp_path / "bin" / "apt-get"
+    apt.parent.mkdir()
+    apt.write_text(
+        f'#!/bin/sh\necho "$@" >>{tmp_path}/asked\n'
+        + ('case $* in *Dir::Cache=*) exit 100 ;; esac\n' if disk == "is full" else "")
+        + f"echo {HOST}/mirror bookworm Debian\n"
+    )
+    apt.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt.parent}:{os.environ['PATH']}")
+    assert mirrors(None, {"UMLBUILD_SECURITY_MIRROR": "none"}, tmp_path / "cache") == {"debian": f"{HOST}/mirror/"}
+    asked = (tmp_path / "asked").read_text().splitlines()
+    assert f"--option=Dir::Cache={tmp_path}/cache/apt/host-lists" in asked[0]
+    assert len(asked) == (1 if disk == "has room" else 2) and ("Dir::Cache" in asked[-1]) is (disk == "has room")
+
+
 def test_no_mirror_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mirrors_module, "_of_host", lambda _cache: {})
     with pytest.raises(HostError) as caught:

@@ -333,17 +333,18 @@ def test_a_verb_that_is_ended_removes_what_it_began(signal_: signal.Signals) -> 
     program = """if True:
         import time
         from umlbuild import cli
+        from umlbuild.host import process
         def run(argv):
             try:
                 print("begun", flush=True)
                 time.sleep(60)
             finally:
-                print("removed", flush=True)
+                print("removed", process.is_cancelled(), flush=True)
         cli.run = run
         cli.main(["verify"])
         """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as verb:
         assert verb.stdout is not None and verb.stdout.readline() == "begun\n"
         verb.send_signal(signal_)
-        assert verb.communicate(timeout=30)[0] == "removed\n"
+        assert verb.communicate(timeout=30)[0] == "removed True\n"
     assert verb.returncode == 128 + signal_

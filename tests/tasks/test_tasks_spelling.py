@@ -25,13 +25,15 @@ WRONG = [
     ("build a.toml", "a.toml: a recipe is named by a variable"),
     ("relase recipe=a.toml", "relase: there is no such verb; did you mean release"),
     ("clean build recip=a", "recip=: there is no such variable; did you mean recipe"),
+    ("release:hello versoin=9", "versoin=: there is no such variable; did you mean version"),
+    ("run versoin=2 recipe=a", "versoin=: there is no such variable; did you mean version"),
     ("lis", "lis: there is no such verb; did you mean list"),
 ]
 
 RIGHT = [
     "", "recipe=a.toml", "build recipe=a.toml,b.toml --locked --offline", "build recipe=a locked=1 -n 2 -a",
     "release recipe=a version=1.2 key=k.pem force=1", "-n 2 build recipe=a", "build kernel recipe=a",
-    "check -k x=y tests",
+    "check -k x=y tests", "check -k build -x", "build:a -a recipe=a",
     "step:kernel-123 recipe=a", "build:a recipe=a", "list --all", "help build", "dist/a/run", "clean recipe=a", "zzz",
     "build --process=3 recipe=a=b.toml", "build recipe=a -- kernel",
     "list build --all recipe=a", "clean --dry-run build recipe=a", "clean build -n recipe=a",

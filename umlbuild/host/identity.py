@@ -7,13 +7,12 @@ file is another one (size or mtime).
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
 from pathlib import Path
+from typing import Any
 
 from umlbuild import digest
-from umlbuild.host import process
+from umlbuild.host import process, records
 
 
 class Identities:
@@ -21,11 +20,7 @@ class Identities:
 
     def __init__(self, cache: Path) -> None:
         self._file = cache / "tools.json"
-        self._known: dict[str, dict[str, str]] = {}
-        with contextlib.suppress(OSError, ValueError):
-            known = json.loads(self._file.read_bytes())
-            if isinstance(known, dict):
-                self._known = known
+        self._known: dict[str, Any] = records.read(self._file) or {}
 
     def of(self, program: str) -> str:
         """E.g. "gcc (Debian 12.2.0-14+deb12u1) 12.2.0"; "gcc: none" if there is no such program.
@@ -39,29 +34,22 @@ class Identities:
         info = Path(path).resolve().stat()
         stamp = f"{info.st_size}:{info.st_mtime_ns}"
         entry = self._known.get(program)
-        if not isinstance(entry, dict) or entry.get("stamp") != stamp:
+        if not (isinstance(entry, dict) and entry.get("stamp") == stamp and "version" in entry):
             entry = {"stamp": stamp, "version": _digest(program, path) if library else _version(program, path)}
             if library:
                 entry["path"] = path
             self._known[program] = entry
-            self._save()
-        return entry["version"]
+            records.write(self._file, self._known)  # losing it costs only time
+        return str(entry["version"])
 
     def _library(self, name: str) -> str | None:
         """Where a library is: as remembered, while it is there; else as the compiler says."""
-        remembered = self._known.get(name, {}).get("path")
+        entry = self._known.get(name)
+        remembered = str(entry.get("path") or "") if isinstance(entry, dict) else ""
         if remembered and Path(remembered).is_file():
             return remembered
         found = compilers_library(name)
         return os.fspath(found) if found else None
-
-    def _save(self) -> None:
-        # Losing it costs only time, so a cache that cannot be written is no error.
-        with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            part = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-            part.write_text(json.dumps(self._known, sort_keys=True))
-            part.rename(self._file)
 
 
 def compilers_library(name: str) -> Path | None:

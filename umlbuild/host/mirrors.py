@@ -109,7 +109,7 @@ def _of_host(cache: Path | None) -> dict[Archive, str]:
     if process.find("apt-get") is None:
         return {}
     if cache is not None:
-        directory = cache.absolute() / "apt" / "host"
+        directory = cache.absolute() / "apt" / "host-lists"
         files = (f"Dir::Cache={directory}", "Dir::Cache::pkgcache=pkgcache.bin", "Dir::Cache::srcpkgcache=")
         with contextlib.suppress(OSError, ToolFailed):  # a disk that is full: then without
             directory.mkdir(parents=True, exist_ok=True)

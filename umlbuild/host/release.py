@@ -55,11 +55,14 @@ def check_version(version: str) -> None:
 def make(bundle: Path, dist: Path, wish: Wish, store: Store, note: Callable[[str], None]) -> bool:
     """Make `dist` the release of a bundle; False if it is that already.
 
-    Raises: StepFailed (another release of this version is there, a key that does not sign), ToolFailed, OSError.
+    What is signed is packed here, of the bundle: one that stands there fits its own sums, and these may be anybody's.
+
+    Raises: StepFailed (another release of this version is there, a key that does not sign), UserError (it is no key),
+    ToolFailed, OSError.
     """
 
     def allow() -> None:
-        if not wish.force and _is_other(dist, bundle, wish.key):
+        if not wish.force and (_is_other(dist, bundle, wish.key) or _differs(made, dist)):
             raise StepFailed(
                 f"{dist}: another release of version {wish.version} is there; it was left as it is",
                 "give another version=…, or replace it: force=1",
@@ -69,21 +72,18 @@ def make(bundle: Path, dist: Path, wish: Wish, store: Store, note: Callable[[str
         made = work / "release"
         made.mkdir(mode=0o755)
         made.chmod(0o755)
-        standing = _is_of(dist, bundle)
-        if standing and (wish.key is None or signing.is_by(dist / SUMS, wish.key)):
+        if _is_of(dist, bundle) and (wish.key is None or signing.is_by(dist / SUMS, wish.key)):
             return False
         allow()  # before minutes of packing, too
-        if standing:
-            others = [path.name for path in dist.glob(f"{SUMS}.*")]
-            for name in [SUMS, *others, *sums_of(dist)]:
-                sparse.link_or_copy(dist / name, made / name)
-        else:
-            note("packing")
-            archive.pack(bundle, wish.title, made / f"{wish.title}.tar.zst", work)
-            for name in DOCUMENTS:
-                (made / name).write_bytes((bundle / name).read_bytes())
-            names = sorted(path.name for path in made.iterdir())
-            (made / SUMS).write_text("".join(f"{digest.of_file(made / name)}  {name}\n" for name in names))
+        note("packing")
+        archive.pack(bundle, wish.title, made / f"{wish.title}.tar.zst", work)
+        for name in DOCUMENTS:
+            (made / name).write_bytes((bundle / name).read_bytes())
+        names = sorted(path.name for path in made.iterdir())
+        (made / SUMS).write_text("".join(f"{digest.of_file(made / name)}  {name}\n" for name in names))
+        if (dist / SUMS).is_file() and not _differs(made, dist):  # the same, signed in other ways, too
+            for path in dist.glob(f"{SUMS}.*"):
+                sparse.copy(path, made / path.name)
         if wish.key is not None:
             note("signing")
             signing.sign(made / SUMS, wish.key, wish.title)
@@ -145,6 +145,13 @@ def _is_other(dist: Path, bundle: Path, key: Path | None) -> bool:
     if key is None or not (dist / (SUMS + signing.SUFFIXES[signing.kind_of(key)])).exists():
         return False
     return not signing.is_by(dist / SUMS, key)
+
+
+def _differs(made: Path, dist: Path) -> bool:
+    """Whether a release stands there that has other sums than the one that was made; False before it was."""
+    if not ((made / SUMS).is_file() and (dist / SUMS).is_file()):
+        return False
+    return (made / SUMS).read_bytes() != (dist / SUMS).read_bytes()
 
 
 def _is_same(made: Path, dist: Path) -> bool:

@@ -40,7 +40,7 @@ _TIMEOUT_S = 60.0
 
 
 class _Refused(StepFailed):
-    """A program of signatures says no; it was not ended by a build that is to stop."""
+    """A program of signatures failed. (One that a build has ended raises Cancelled.)"""
 
 
 def kind_of(key: Path) -> Kind:
@@ -149,6 +149,7 @@ def is_by(file: Path, key: Path, namespace: str = RELEASE) -> bool:
 
 
 def _refuse_secret(key: Path, kind: Kind) -> None:
+    """Raises: UserError, if it is a secret key."""
     lines = key.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     if kind == "ssh":
         secret = lines[0].startswith("-----BEGIN ")

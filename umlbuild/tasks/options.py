@@ -65,7 +65,7 @@ def usage(program: str, verb: str) -> str:
     """What may follow a verb."""
     rows = [f"usage: {program} {verb} recipe=FILE[,FILE…] [OPTION…]", ""]
     rows += [f"  --{name:<20} {text}" for name, text in OURS.items()]
-    rows += [f"  -{short}, --{long:<16} doit's own, see: {program} help run" for short, long, _ in _TYPES.values()]
+    rows += [f"  -{short}, --{long:<16} doit's own, see: doit help run" for short, long, _ in _TYPES.values()]
     if verb == "release":
         rows += ["", "  version=1.2 key=FILE force=1"]
     return "\n".join(rows)

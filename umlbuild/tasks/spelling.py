@@ -24,13 +24,18 @@ _NEVER_EMPTY = ("version", "key")
 
 
 def check(words: Sequence[str], verbs: Sequence[str], program: str) -> None:
-    """Refuse what is misspelled. Raises: UserError, whose hint is what was probably meant."""
-    verb = next((word for word in words if word in verbs), None)
+    """Refuse what is misspelled after a verb, and a first word that is like one. Raises: UserError, with what was
+    probably meant. `check`'s words are pytest's.
+    """
+    if words and words[0] in _TASKS:
+        return
+    verb = next((word for word in words if word.partition(":")[0] in verbs), None)
     if verb is None:
         _check_verb(words, verbs, program)
         return
     _check_variables(words)
-    if words[0] in _COMMANDS and words[0] != "run":  # `list build --all`: these have options of their own
+    # `list build --all`: these have options of their own.
+    if ":" in verb or (words[0] in _COMMANDS and words[0] != "run"):
         return
     rest = words[words.index(verb) + 1 :]
     _check_options(rest, program, verb)
@@ -44,8 +49,8 @@ def _check_verb(words: Sequence[str], verbs: Sequence[str], program: str) -> Non
     first = words[0] if words else ""
     known = (*verbs, *_COMMANDS)
     if first.isalpha() and first not in (*known, *_TASKS) and (hint := nearest(first, known)):
-        raise UserError(f"{first}: there is no such verb{hint}", f"{program} list, or {program} help")
-    if all("=" in word for word in words):  # the default verb
+        raise UserError(f"{first}: there is no such verb{hint}", f"{program} list")
+    if all("=" in word for word in words) or first == "run":  # the default verb
         _check_variables(words)
 
 
@@ -62,7 +67,7 @@ def _check_variables(words: Sequence[str]) -> None:
 
 
 def _check_options(rest: Sequence[str], program: str, verb: str) -> None:
-    hint = f"{program} help {verb}"
+    hint = f"{program} {verb} --help"
     for word in rest:
         name = word[2:].partition("=")[0]
         if word.startswith("--") and name not in ("", *options.LONG):
