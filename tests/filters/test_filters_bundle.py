@@ -155,14 +155,11 @@ def test_a_descriptor_must_be_a_socket(bess: Path, place: Path) -> None:
         assert done.returncode == 125 and "descriptor 30 is not a socket" in done.stderr, done.stderr
     one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with one, other:
-        os.dup2(one.fileno(), 30)
-        try:
-            done = subprocess.run(
-                [str(bundle / "run"), "--dry-run", "--ephemeral", "--allow-root"], pass_fds=(30,), capture_output=True,
-                text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-        finally:
-            os.close(30)
+        script = f'exec 30<&{one.fileno()}; exec "$@"'
+        done = subprocess.run(
+            ["bash", "-c", script, "-", str(bundle / "run"), "--dry-run", "--ephemeral", "--allow-root"],
+            pass_fds=(one.fileno(),), capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
 

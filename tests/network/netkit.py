@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import selectors
 import socket
@@ -100,12 +101,19 @@ def packet_socket(ifname: str) -> socket.socket:
 
 @contextlib.contextmanager
 def numbered(given: socket.socket, number: int) -> Iterator[int]:
-    """Another descriptor of a socket, with this number, while inside."""
+    """Another descriptor of a socket, with this number, while inside; what has that number now has it again after."""
+    before: int | None = None
+    with contextlib.suppress(OSError):  # nothing has it
+        before = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 100)
     os.dup2(given.fileno(), number)
+    os.set_inheritable(number, True)  # also if it is that very one
     try:
         yield number
     finally:
         os.close(number)
+        if before is not None:
+            os.dup2(before, number, inheritable=False)
+            os.close(before)
 
 
 class Hub:

@@ -17,6 +17,7 @@ import bundles
 import pytest
 
 import umlbuild
+from umlbuild.host import inuse
 from umlbuild.host.answers import Answers
 from umlbuild.host.files import Files
 from umlbuild.host.history import History
@@ -122,7 +123,11 @@ def yard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Yard]:
     monkeypatch.delenv("UMLBUILD_CACHE", raising=False)
     monkeypatch.delenv("UMLBUILD_CACHE_SHARED", raising=False)
     unchanged._code.cache_clear()
+    held: list[int] = []
+    monkeypatch.setattr(inuse, "_held", held)  # descriptors, which a build has until it ends
     yield Yard(tmp_path, monkeypatch)
+    for descriptor in held:
+        os.close(descriptor)
     unchanged._code.cache_clear()
 
 
