@@ -12,7 +12,7 @@ from pathlib import Path
 
 from umlbuild import lock as locks
 from umlbuild.errors import FetchError, LockError, RecipeError, UserError
-from umlbuild.host import offline
+from umlbuild.host import offline, records
 from umlbuild.host.answers import Answers
 from umlbuild.host.files import Files
 from umlbuild.host.identity import Identities
@@ -213,12 +213,9 @@ def _refused_filters(plan: Plan, file: str, cache: Path) -> list[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.rename(path)
+        records.replace(path, text.encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise UserError(
             f"{path}: cannot write the lock: {error.strerror}", "make the recipe's directory writable"
         ) from error

@@ -10,7 +10,7 @@ from fakeworld import DODO, DOIT, MAIN, World
 
 from umlbuild.errors import UserError
 from umlbuild.tasks import spelling
-from umlbuild.tasks.request import VERBS
+from umlbuild.tasks.request import verb_of
 
 WRONG = [
     ("release recipe=a.toml versoin=9", "versoin=: there is no such variable; did you mean version?"),
@@ -44,19 +44,19 @@ RIGHT = [
 @pytest.mark.parametrize(("line", "said"), WRONG)
 def test_what_is_misspelled(line: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        spelling.check(line.split(), VERBS, "./doit")
+        spelling.check(line.split(), "./doit")
     assert caught.value.message.startswith(said)
     assert caught.value.hint
 
 
 @pytest.mark.parametrize("line", RIGHT)
 def test_what_is_not(line: str) -> None:
-    spelling.check(line.split(), VERBS, "./doit")
+    spelling.check(line.split(), "./doit")
 
 
 def test_a_recipe_that_is_no_variable_is_told_as_one() -> None:
     with pytest.raises(UserError) as caught:
-        spelling.check(["release", "a.toml"], VERBS, "./doit")
+        spelling.check(["release", "a.toml"], "./doit")
     assert caught.value.hint == "./doit release recipe=a.toml"
 
 
@@ -84,6 +84,11 @@ def test_help_of_a_verb(world: World) -> None:
     result = world.doit("release", "--help")
     assert result.code == 0
     assert "--locked" in result.out and "version=1.2" in result.out
+
+
+def test_help_of_pytest_is_not_a_verbs() -> None:
+    assert verb_of(["check", "-k", "build", "--help"]) is None
+    assert verb_of(["-n", "2", "build:hello"]) == "build:hello"
 
 
 def test_tasks_of_others_may_have_other_variables(world: World) -> None:

@@ -23,14 +23,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from umlbuild import digest
+from umlbuild.host import records
 
 BIG = 2000
 """Files."""
@@ -75,18 +76,13 @@ def _boot() -> str:
 def record(root: Path, key: str, facts: Facts) -> None:
     """Remember that an entry with these facts is as it should be; where the cache cannot be written, nothing."""
     data = {"boot": _boot(), "place": facts.place, "small": facts.small, "big": facts.big}
-    target = root / "checked" / key
-    with contextlib.suppress(OSError):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = target.with_name(f".{key[:12]}.{os.getpid()}")
-        aside.write_bytes(digest.canonical_json(data))
-        aside.rename(target)
+    records.write(root / "checked" / key, data)
 
 
 def recorded(root: Path, key: str) -> Facts | None:
     """What was remembered since the host was booted."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        data = json.loads((root / "checked" / key).read_bytes())
+    data: dict[str, Any] = records.read(root / "checked" / key) or {}
+    with contextlib.suppress(ValueError, KeyError, TypeError):
         if not data["boot"] or data["boot"] != _boot():
             return None
         device, inode = data["place"]

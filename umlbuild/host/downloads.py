@@ -27,7 +27,7 @@ Note = Callable[[str], None]
 
 @functools.cache
 def downloads_of(root: Path) -> Downloads:
-    """The kept downloads below a directory: one object for all steps of a build, which ask a dead host once."""
+    """The kept downloads below a directory: one object for all steps of a build, so that all know of a dead host."""
     return Downloads(root)
 
 

@@ -1,4 +1,4 @@
-"""Small records of JSON in the cache: written whole or not at all, and lost without harm."""
+"""Small files that are written whole or not at all; records of JSON in the cache, which are lost without harm."""
 
 from __future__ import annotations
 

@@ -24,8 +24,9 @@ def seal(image: Path, below: Path | None = None) -> None:
     if size % _PAD:
         os.truncate(image, size + -size % _PAD)
     with ThreadPoolExecutor(1) as beside:  # finding room for 290 MB takes the kernel 85 ms
-        beside.submit(sparse.start_writing, image)  # `host.publish` waits for it
+        begun = beside.submit(sparse.start_writing, image)  # `host.publish` waits for it
         made = sums.of(image, below, sums.read(below.with_name(SUMS)) if below else None)
+        begun.result()
     made.write(image.with_name(SUMS))
     stamp = mtime_of(made.content)
     image.chmod(0o444)

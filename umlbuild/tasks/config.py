@@ -21,12 +21,12 @@ def alone() -> dict[str, object]:
     A command line that is misspelled ends the process here: doit would take it, or tell it as an error of code 3.
     """
     words, program = request.words(), request.program()
-    verb = next((word for word in words if word in request.VERBS), None)
+    verb = request.verb_of(words)
     if verb and {"-h", "--help"} & set(words):
         sys.stdout.write(f"{options.usage(program, verb)}\n")
         raise SystemExit(0)
     try:
-        spelling.check(words, request.VERBS, program)
+        spelling.check(words, program)
     except UserError as error:
         sys.stderr.write(f"{error}\n")
         raise SystemExit(error.exit_code) from None

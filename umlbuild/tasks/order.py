@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,11 +148,11 @@ def order_of(request: Request) -> Order:
                 _note(f"{path.name}: its steps are not known yet: {error.message}")
                 unlocked.append(read_recipe(path).name)
         _refuse_same_names(plans)
-        return replace(_look(request, tuple(plans), tuple(unlocked)), answers=answers)
+        return _look(request, tuple(plans), tuple(unlocked), answers)
 
     order = planned()
     if request.running and os.environ.get("UMLBUILD_REMOTE") and order.to_make() and pull_missing(order):
-        order = replace(_look(request, order.plans, order.unlocked), answers=order.answers)
+        order = _look(request, order.plans, order.unlocked, order.answers)
     if request.running and (steps := order.to_make()):
         from umlbuild.host import needs
 
@@ -167,7 +167,7 @@ def _check_release(request: Request) -> None:
     from umlbuild.host import needs, release, signing
 
     programs = ["zstd"]
-    key = request.started / Path(request.key).expanduser() if request.key else None
+    key = request.key_file
     if request.version:
         release.check_version(request.version)
     if key:
@@ -177,7 +177,9 @@ def _check_release(request: Request) -> None:
         signing.check(key)
 
 
-def _look(request: Request, plans: tuple[Plan, ...], unlocked: tuple[str, ...]) -> Order:
+def _look(
+    request: Request, plans: tuple[Plan, ...], unlocked: tuple[str, ...], answers: Mapping[Path, Answers]
+) -> Order:
     site = Site(request.cache)
     if request.running:
         from umlbuild.host import inuse
@@ -193,7 +195,7 @@ def _look(request: Request, plans: tuple[Plan, ...], unlocked: tuple[str, ...]) 
                     site.store.used(step.stage, step.key)
             elif site.entry(step).exists():
                 damaged.add(step.key)
-    return Order(request, plans, unlocked, frozenset(here), frozenset(damaged))
+    return Order(request, plans, unlocked, frozenset(here), frozenset(damaged), answers)
 
 
 def _refuse_same_names(plans: list[Plan]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from umlbuild.tasks import signals
@@ -28,7 +27,7 @@ class Release(Action):
         self.site = site
         self.name = plan.name
         self.version = request.version or plan.recipe.version or DEFAULT_VERSION
-        self.key = request.started / Path(request.key).expanduser() if request.key else None
+        self.key = request.key_file
         self.force = request.force
         self.dist = request.project / "dist" / f"{self.name}-{self.version}"
         self.shown = request.shown(self.dist)

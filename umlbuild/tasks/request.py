@@ -21,9 +21,12 @@ from umlbuild.errors import UserError
 from umlbuild.tasks import options
 
 VERBS = ("build", "kernel", "rootfs", "image", "release")
-_LOOKING = frozenset(
+LOOKING = frozenset(
     {"list", "clean", "info", "help", "forget", "ignore", "reset-dep", "dumpdb", "strace", "tabcompletion"}
-)  # doit's commands that run no task
+)
+"""doit's commands that run no task."""
+OTHERS = ("check", "step")
+"""Our tasks that are no verbs; `check` has words of its own."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,15 @@ class Request:
         """The store's directory."""
         return Path(os.environ.get("UMLBUILD_CACHE") or self.project / "cache")
 
+    @property
+    def key_file(self) -> Path | None:
+        """The file of `key=`; a "~" of nobody stays as it is, and is no file."""
+        if not self.key:
+            return None
+        with contextlib.suppress(RuntimeError):
+            return self.started / Path(self.key).expanduser()
+        return self.started / self.key
+
     def shown(self, path: Path) -> str:
         """A path as the caller would type it: relative where it is below, absolute elsewhere."""
         return str(path.relative_to(self.started) if path.is_relative_to(self.started) else path)
@@ -84,6 +96,13 @@ def program() -> str:
     return os.environ.get("UMLBUILD_COMMAND") or Path(given).name or "doit"
 
 
+def verb_of(words: Sequence[str]) -> str | None:
+    """The first verb on a command line, as it is spelled there (`build`, `build:hello`)."""
+    if words and words[0] in OTHERS:
+        return None
+    return next((word for word in words if word.partition(":")[0] in VERBS), None)
+
+
 def be_alone() -> None:
     """Say for the rest of this process that no tasks of others stand on ours."""
     _CommandLine.alone = True
@@ -97,6 +116,7 @@ def given(program: str, words: Sequence[str]) -> Iterator[None]:
         yield
     finally:
         _CommandLine.given = None
+        _CommandLine.alone = False
 
 
 def words() -> list[str]:
@@ -121,7 +141,7 @@ def read() -> Request:
         started=started,
         # A dodo.py elsewhere (DOIT_FILE, -f) lends its tasks; what is made stays with the caller.
         project=here if started.is_relative_to(here) else started,
-        running=not (names and names[0] in _LOOKING),
+        running=not (names and names[0] in LOOKING),
         verbs=tuple(verb for verb in VERBS if verb in names) or ("build",),
         command=program(),
         locked=options.switch(words(), "locked"),

@@ -11,31 +11,26 @@ from __future__ import annotations
 import getopt
 from collections.abc import Sequence
 
-from doit.doit_cmd import DoitMain
-
 from umlbuild.errors import UserError
 from umlbuild.host.names import nearest
 from umlbuild.tasks import options
+from umlbuild.tasks.request import LOOKING, OTHERS, VERBS, verb_of
 
 VARIABLES = ("recipe", "version", "key", "force", *options.OURS)
-_TASKS = ("step", "check")
-_COMMANDS = tuple(command.get_name() for command in DoitMain.DOIT_CMDS)
 _NEVER_EMPTY = ("version", "key")
 
 
-def check(words: Sequence[str], verbs: Sequence[str], program: str) -> None:
+def check(words: Sequence[str], program: str) -> None:
     """Refuse what is misspelled after a verb, and a first word that is like one. Raises: UserError, with what was
-    probably meant. `check`'s words are pytest's.
+    probably meant.
     """
-    if words and words[0] in _TASKS:
-        return
-    verb = next((word for word in words if word.partition(":")[0] in verbs), None)
+    verb = verb_of(words)
     if verb is None:
-        _check_verb(words, verbs, program)
+        _check_verb(words, program)
         return
     _check_variables(words)
     # `list build --all`: these have options of their own.
-    if ":" in verb or (words[0] in _COMMANDS and words[0] != "run"):
+    if ":" in verb or words[0] in LOOKING:
         return
     rest = words[words.index(verb) + 1 :]
     _check_options(rest, program, verb)
@@ -44,11 +39,11 @@ def check(words: Sequence[str], verbs: Sequence[str], program: str) -> None:
             raise UserError(f"{name}: a recipe is named by a variable", f"{program} {verb} recipe={name}")
 
 
-def _check_verb(words: Sequence[str], verbs: Sequence[str], program: str) -> None:
+def _check_verb(words: Sequence[str], program: str) -> None:
     """The first word, where it is like a verb of ours or a command of doit's; doit takes names of steps and files."""
     first = words[0] if words else ""
-    known = (*verbs, *_COMMANDS)
-    if first.isalpha() and first not in (*known, *_TASKS) and (hint := nearest(first, known)):
+    known = (*VERBS, *sorted(LOOKING), "run", *OTHERS)
+    if first.isalpha() and first not in known and (hint := nearest(first, known)):
         raise UserError(f"{first}: there is no such verb{hint}", f"{program} list")
     if all("=" in word for word in words) or first == "run":  # the default verb
         _check_variables(words)
